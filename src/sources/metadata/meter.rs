@@ -1,0 +1,80 @@
+//! Counts what comes in over a connection, and stops at a limit.
+//!
+//! It sits below the HTTP parser, so that head, body, chunk sizes and trailers all count.
+
+use std::{
+    error::Error,
+    fmt, io,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use pin_project_lite::pin_project;
+use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
+
+pin_project! {
+    pub(super) struct Meter<T> {
+        #[pin]
+        io: T,
+        left: usize,
+    }
+}
+
+/// More came than the limit allows. Travels as the source of an I/O error.
+#[derive(Debug)]
+pub(super) struct TooLarge;
+
+/// One read's worth: what is wiped before each read.
+const CHUNK: usize = 8 * 1024;
+
+impl<T> Meter<T> {
+    pub(super) fn new(io: T, limit: usize) -> Self {
+        Self { io, left: limit }
+    }
+}
+
+impl<T: AsyncRead> AsyncRead for Meter<T> {
+    fn poll_read(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &mut ReadBuf<'_>,
+    ) -> Poll<io::Result<()>> {
+        let this = self.project();
+        if *this.left == 0 {
+            return Poll::Ready(Err(io::Error::other(TooLarge)));
+        }
+        let most = buf.remaining().min(CHUNK).min(*this.left);
+        let mut part = ReadBuf::new(buf.initialize_unfilled_to(most));
+        ready!(this.io.poll_read(cx, &mut part))?;
+        let read = part.filled().len();
+        *this.left = this.left.saturating_sub(read);
+        buf.advance(read);
+        Poll::Ready(Ok(()))
+    }
+}
+
+impl<T: AsyncWrite> AsyncWrite for Meter<T> {
+    fn poll_write(
+        self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        buf: &[u8],
+    ) -> Poll<io::Result<usize>> {
+        self.project().io.poll_write(cx, buf)
+    }
+
+    fn poll_flush(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.project().io.poll_flush(cx)
+    }
+
+    fn poll_shutdown(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<io::Result<()>> {
+        self.project().io.poll_shutdown(cx)
+    }
+}
+
+impl fmt::Display for TooLarge {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("the response is too large")
+    }
+}
+
+impl Error for TooLarge {}

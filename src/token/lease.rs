@@ -1,0 +1,147 @@
+//! A token in service: its edges, its header values, and whether a destination refused it.
+//!
+//! A lease is immutable but for the mark of rejection. It knows nothing of slots or fetches: a 401
+//! marks the lease whose stamp the request carried, so a late 401 for a replaced token cannot touch
+//! the one in service.
+
+use std::{
+    cell::Cell,
+    num::NonZeroU64,
+    sync::{
+        Arc,
+        atomic::{AtomicU64, AtomicUsize, Ordering},
+    },
+    thread,
+};
+
+use http::HeaderValue;
+
+use super::{clock::Moment, schedule::Edges, value::Token};
+
+/// One token, for as long as it is the one in service.
+pub(crate) struct Lease {
+    token: Token,
+    generation: u64,
+    edges: Edges,
+    stamps: Stamps,
+    rejection: Arc<Rejection>,
+}
+
+/// What a request carries away: a header value, and a way to report a 401.
+///
+/// Each copy sits on cache lines of its own, reference count included. One shared count is what
+/// makes two cores slower than one.
+#[repr(align(128))]
+pub(crate) struct Stamp {
+    header: HeaderValue,
+    rejection: Arc<Rejection>,
+}
+
+/// The origin that answered 401 to this token last, 0 for none.
+#[derive(Default)]
+struct Rejection(AtomicU64);
+
+type Stamps = Arc<[Arc<Stamp>]>;
+
+/// Who asks, as far as a rejection cares: a hash of the request's origin.
+pub(crate) type Asker = NonZeroU64;
+
+impl Lease {
+    /// `None` if the token cannot be written as a header value.
+    pub(crate) fn new(token: Token, generation: u64, edges: Edges) -> Option<Self> {
+        let rejection = Arc::new(Rejection::default());
+        let stamp = |_| {
+            let header = token.header_value()?;
+            Some(Arc::new(Stamp { header, rejection: Arc::clone(&rejection) }))
+        };
+        let stamps = (0..stripes()).map(stamp).collect::<Option<Stamps>>()?;
+        Some(Self { token, generation, edges, stamps, rejection })
+    }
+
+    /// The same token with other edges: header values, generation and rejection stay.
+    pub(crate) fn with_edges(&self, edges: Edges) -> Self {
+        Self {
+            token: self.token.clone(),
+            generation: self.generation,
+            edges,
+            stamps: Arc::clone(&self.stamps),
+            rejection: Arc::clone(&self.rejection),
+        }
+    }
+
+    /// The stamp this thread uses.
+    pub(crate) fn stamp(&self) -> Option<&Arc<Stamp>> {
+        // The number of stamps is a power of two.
+        self.stamps.get(thread_number() & self.stamps.len().wrapping_sub(1))
+    }
+
+    pub(crate) fn token(&self) -> &Token {
+        &self.token
+    }
+
+    pub(crate) fn generation(&self) -> u64 {
+        self.generation
+    }
+
+    pub(crate) fn edges(&self) -> &Edges {
+        &self.edges
+    }
+
+    /// Fresh, and nobody refused it: nothing to decide.
+    pub(crate) fn is_unquestioned(&self, now: Moment) -> bool {
+        now.is_before(self.edges.fresh_until) && !self.is_rejected()
+    }
+
+    pub(crate) fn is_rejected(&self) -> bool {
+        self.rejection.0.load(Ordering::Relaxed) != 0
+    }
+
+    pub(crate) fn is_rejected_by(&self, asker: Option<Asker>) -> bool {
+        asker.is_some_and(|asker| self.rejection.0.load(Ordering::Relaxed) == asker.get())
+    }
+}
+
+impl Stamp {
+    pub(crate) fn header(&self) -> HeaderValue {
+        self.header.clone()
+    }
+
+    /// `asker` was answered 401. True if this token had not been refused before.
+    pub(crate) fn reject(&self, asker: Asker) -> bool {
+        // A flag that later requests may see a little later; it orders nothing.
+        self.rejection.0.swap(asker.get(), Ordering::Relaxed) == 0
+    }
+}
+
+/// Copies per token: a power of two, about two per core, so that threads rarely share one.
+fn stripes() -> usize {
+    const MOST: usize = 16;
+    static STRIPES: AtomicUsize = AtomicUsize::new(0);
+
+    match STRIPES.load(Ordering::Relaxed) {
+        0 => {
+            let cores = thread::available_parallelism().map_or(4, usize::from);
+            let stripes = cores.saturating_mul(2).min(MOST).next_power_of_two();
+            STRIPES.store(stripes, Ordering::Relaxed);
+            stripes
+        }
+        stripes => stripes,
+    }
+}
+
+/// Threads are numbered in the order in which they first stamp something.
+fn thread_number() -> usize {
+    const UNNUMBERED: usize = usize::MAX;
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    thread_local! {
+        static NUMBER: Cell<usize> = const { Cell::new(UNNUMBERED) };
+    }
+
+    let number = NUMBER.get();
+    if number != UNNUMBERED {
+        return number;
+    }
+    let number = NEXT.fetch_add(1, Ordering::Relaxed) & (UNNUMBERED >> 1);
+    NUMBER.set(number);
+    number
+}

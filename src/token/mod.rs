@@ -1,0 +1,45 @@
+//! The token's road: source → cache → slot.
+//!
+//! # The life of a token
+//!
+//! ```text
+//!  request sent                          225 s before (+ jitter)      10 s before     expiry
+//!      │                                          │                        │             │
+//!      │                 fresh                    │         stale          │    guard    │  expired
+//!      │  stamped at once; nobody does anything   │  stamped at once; the  │  waits for  │  never
+//!      │                                          │  first request begins  │  a refresh, │  stamped;
+//!      │                                          │  a refresh, later ones │  at most 3 s│  requests
+//!      │                                          │  begin the next one at │  then goes  │  wait, at
+//!      │                                          │  the pace of the       │  with what  │  most 30 s
+//!      │                                          │  schedule              │  there is   │
+//! ```
+//!
+//! Life is counted from the moment the request for the token was *sent*, and ends at the earlier of
+//! two clocks ([`clock`]).
+//!
+//! | module | knows | does not know |
+//! | --- | --- | --- |
+//! | [`value`], [`request`] | what a token is, what can be asked for | time, sources, HTTP |
+//! | [`clock`], [`schedule`] | readings, edges, waits: pure | tokens in service, tasks |
+//! | [`lease`] | a token in service, its header values, its rejection | slots, fetches |
+//! | [`slot`], [`waiters`] | the state machine: who may fetch, who waits | clocks, runtimes, sources |
+//! | [`supply`] | how one attempt runs as a task | who asked, and why |
+//! | [`wait`] | a waiting request's timer | what it is waiting for |
+//! | [`cache`], [`keep_fresh`], [`status`] | one supply per request | HTTP requests, destinations |
+//! | [`source`] | the question a source answers | everything above |
+//! | [`events`] | what the log says | secrets |
+
+pub(crate) mod cache;
+pub(crate) mod clock;
+mod events;
+mod keep_fresh;
+pub(crate) mod lease;
+pub(crate) mod request;
+mod schedule;
+mod slot;
+pub(crate) mod source;
+pub(crate) mod status;
+pub(crate) mod supply;
+pub(crate) mod value;
+pub(crate) mod wait;
+mod waiters;

@@ -1,0 +1,227 @@
+//! One token request's slot, together with what fills it: the source, the clock, the runtime.
+//!
+//! This is where a decision of the slot becomes a task. The task is one attempt, no more: it waits
+//! for one of the cache's permits, calls the source once under a time limit, and reports. It holds
+//! the supply weakly, so that dropping the last handle ends it. If its runtime drops it instead, a
+//! guard tells the slot, and a waiter flies in its place.
+
+use std::{
+    any::Any,
+    future::poll_fn,
+    panic::{AssertUnwindSafe, catch_unwind},
+    pin::pin,
+    sync::{
+        Arc, Weak,
+        atomic::{AtomicI64, Ordering},
+    },
+    task::Waker,
+    time::Duration,
+};
+
+use tokio::{runtime::Handle, sync::Semaphore, time::timeout};
+
+use super::{
+    clock::{Clock, Moment},
+    events,
+    lease::{Asker, Stamp},
+    request::TokenRequest,
+    slot::{Ask, Launch, Limits, Slot, Step},
+    source::DynSource,
+    value::Token,
+};
+use crate::error::{AuthError, Kind};
+
+/// What all slots of a cache fetch with.
+pub(crate) struct Fetcher {
+    /// A panic in it is caught and becomes a failed attempt, so nothing of ours is left half done.
+    pub(crate) source: AssertUnwindSafe<Arc<dyn DynSource>>,
+    pub(crate) source_name: &'static str,
+    pub(crate) clock: Clock,
+    pub(crate) limits: Limits,
+    /// Fetches that may run at once, over all slots.
+    pub(crate) permits: Arc<Semaphore>,
+    pub(crate) log: events::Limiter,
+}
+
+pub(crate) struct Supply {
+    request: TokenRequest,
+    slot: Slot,
+    fetcher: Arc<Fetcher>,
+    /// When it was asked for last, in monotonic nanoseconds; kept by the cache.
+    pub(crate) used: AtomicI64,
+}
+
+impl Supply {
+    pub(crate) fn new(request: TokenRequest, fetcher: Arc<Fetcher>) -> Self {
+        let slot = Slot::new(fetcher.limits);
+        let used = AtomicI64::new(fetcher.clock.now().mono);
+        Self { request, slot, fetcher, used }
+    }
+
+    pub(crate) fn request(&self) -> &TokenRequest {
+        &self.request
+    }
+
+    pub(crate) fn fetcher(&self) -> &Fetcher {
+        &self.fetcher
+    }
+
+    pub(crate) fn slot(&self) -> &Slot {
+        &self.slot
+    }
+
+    pub(crate) fn now(&self) -> Moment {
+        self.fetcher.clock.now()
+    }
+
+    /// Marks the supply as asked for. Written at most once a second, or the line it sits on would
+    /// travel between the cores with every request.
+    pub(crate) fn touch(&self, now: i64) {
+        const GRAIN: i64 = 1_000_000_000;
+        if now.saturating_sub(self.used.load(Ordering::Relaxed)) > GRAIN {
+            self.used.store(now, Ordering::Relaxed);
+        }
+    }
+
+    /// A stamp that can be used at once. Sees to a refresh if one is due.
+    #[inline]
+    pub(crate) fn stamp(self: &Arc<Self>, asker: Option<Asker>) -> Option<Arc<Stamp>> {
+        let now = self.now();
+        match self.slot.warm(now) {
+            Some(stamp) => Some(stamp),
+            None => self.stale(now, asker),
+        }
+    }
+
+    #[cold]
+    fn stale(self: &Arc<Self>, now: Moment, asker: Option<Asker>) -> Option<Arc<Stamp>> {
+        let runtime = Handle::try_current();
+        let (stamp, launch) = self.slot.stale(now, asker, runtime.is_ok())?;
+        if let (Some(launch), Ok(runtime)) = (launch, runtime) {
+            self.launch(launch, &runtime);
+        }
+        Some(stamp)
+    }
+
+    /// One look of a request that may have to wait; launches what the slot decided.
+    pub(crate) fn look(
+        self: &Arc<Self>,
+        ask: &mut Ask,
+        now: Moment,
+        waker: &Waker,
+        timed_out: bool,
+    ) -> Step {
+        let runtime = Handle::try_current();
+        let (step, launch) = self.slot.look(ask, now, waker, runtime.is_ok(), timed_out);
+        if let (Some(launch), Ok(runtime)) = (launch, runtime) {
+            self.launch(launch, &runtime);
+        }
+        step
+    }
+
+    /// Begins a refresh if one is due; returns how long to leave the slot alone.
+    pub(crate) fn tend(self: &Arc<Self>, runtime: &Handle) -> Duration {
+        let now = self.now();
+        if let Some(launch) = self.slot.tend(now, true) {
+            self.launch(launch, runtime);
+        }
+        let pause = self.slot.next_due(now).saturating_sub(now.mono);
+        Duration::from_nanos(pause.max(0).unsigned_abs())
+    }
+
+    fn launch(self: &Arc<Self>, launch: Launch, runtime: &Handle) {
+        if let Some(superseded) = launch.supersedes {
+            superseded.abort();
+        }
+        let flight = Flight {
+            id: launch.id,
+            supply: Arc::downgrade(self),
+            fetcher: Arc::clone(&self.fetcher),
+            landed: false,
+        };
+        let request = self.request.clone();
+        // `spawn` does not carry the caller's span along: the fetch is nobody's in particular.
+        let task = runtime.spawn(flight.fly(request));
+        self.slot.attach(launch.id, task.abort_handle());
+    }
+}
+
+impl Drop for Supply {
+    fn drop(&mut self) {
+        if let Some(task) = self.slot.close() {
+            task.abort();
+        }
+    }
+}
+
+/// One attempt, and the guard that reports when it does not come to its end.
+struct Flight {
+    id: u64,
+    supply: Weak<Supply>,
+    fetcher: Arc<Fetcher>,
+    landed: bool,
+}
+
+impl Flight {
+    async fn fly(mut self, request: TokenRequest) {
+        let fetcher = Arc::clone(&self.fetcher);
+        // Closed by nobody: an error cannot come. If it did, flying without a permit is right.
+        let _permit = fetcher.permits.acquire().await;
+        let sent = fetcher.clock.now();
+        let result = fetcher.attempt(request).await;
+        let now = fetcher.clock.now();
+        self.landed = true;
+        let Some(supply) = self.supply.upgrade() else { return };
+        let result = result.map(|token| (token, sent));
+        let took = Duration::from_nanos(now.mono.abs_diff(sent.mono));
+        let verdict = supply.slot.finish(self.id, result, now, fastrand::f64());
+        events::attempt(&supply, &verdict, took, now);
+    }
+}
+
+impl Drop for Flight {
+    fn drop(&mut self) {
+        if self.landed {
+            return;
+        }
+        if let Some(supply) = self.supply.upgrade() {
+            supply.slot.abandon(self.id, supply.now(), fastrand::f64());
+        }
+    }
+}
+
+impl Fetcher {
+    /// Calls the source once: bounded in time, and safe from its panics.
+    async fn attempt(&self, request: TokenRequest) -> Result<Token, AuthError> {
+        // In an async block, so that a panic before the first await is caught as well.
+        let fetch = async { self.source.fetch(request).await };
+        let mut fetch = pin!(fetch);
+        let unwinding = poll_fn(|cx| {
+            let poll = || fetch.as_mut().poll(cx);
+            match catch_unwind(AssertUnwindSafe(poll)) {
+                Ok(poll) => poll,
+                Err(panic) => {
+                    events::panicked(self, &self.clock, panic_message(&*panic));
+                    let error = AuthError::new(Kind::Panic, "the token source panicked");
+                    std::task::Poll::Ready(Err(error))
+                }
+            }
+        });
+        match timeout(self.limits.attempt, unwinding).await {
+            Ok(result) => result,
+            Err(_elapsed) => {
+                let limit = self.limits.attempt;
+                let reason = format!("the token source did not answer within {limit:?}");
+                Err(AuthError::new(Kind::Timeout, reason))
+            }
+        }
+    }
+}
+
+fn panic_message(panic: &(dyn Any + Send)) -> &str {
+    match (panic.downcast_ref::<&'static str>(), panic.downcast_ref::<String>()) {
+        (Some(text), _) => text,
+        (None, Some(text)) => text,
+        (None, None) => "(no message)",
+    }
+}

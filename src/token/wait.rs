@@ -1,0 +1,114 @@
+//! `Acquire`: a request that has to wait for its token.
+//!
+//! A future that looks at the slot, sleeps until the slot's time or a wake-up, and looks again. It
+//! owns the timer; what to wait for, and how long, is the slot's to say. Dropping it takes the
+//! request off the list and stops nothing: the fetch goes on for those who come later.
+
+use std::{
+    fmt,
+    future::Future,
+    panic::catch_unwind,
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+    time::Duration,
+};
+
+use pin_project_lite::pin_project;
+use tokio::{
+    runtime::Handle,
+    time::{Instant, Sleep, sleep_until},
+};
+
+use super::{
+    lease::{Asker, Lease},
+    slot::{Ask, Step},
+    supply::Supply,
+};
+use crate::error::AuthError;
+
+pin_project! {
+    /// Resolves to a live token, or to the reason why there is none.
+    pub(crate) struct Acquire {
+        supply: Arc<Supply>,
+        ask: Ask,
+        #[pin]
+        timer: Option<Sleep>,
+        // What the timer is set for, in the slot's time.
+        alarm: i64,
+        // The longest wait by Tokio's clock, in case the slot's stands still.
+        patience: Option<Instant>,
+    }
+
+    impl PinnedDrop for Acquire {
+        fn drop(this: Pin<&mut Self>) {
+            let this = this.project();
+            this.supply.slot().leave(this.ask);
+        }
+    }
+}
+
+/// A timer never fires sooner than this, or a reading of a coarse clock just short of the alarm
+/// would be looked at in a busy loop.
+const SHORTEST_SLEEP: Duration = Duration::from_millis(1);
+
+impl Acquire {
+    /// `refused`: this request was answered 401 with the token that was in service.
+    pub(crate) fn new(supply: Arc<Supply>, asker: Option<Asker>, refused: bool) -> Self {
+        let ask = Ask::new(asker, refused);
+        Self { supply, ask, timer: None, alarm: i64::MIN, patience: None }
+    }
+}
+
+impl Future for Acquire {
+    type Output = Result<Arc<Lease>, AuthError>;
+
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut this = self.project();
+        loop {
+            let now = this.supply.now();
+            let timed_out = this.patience.is_some_and(|patience| Instant::now() >= patience);
+            let until = match this.supply.look(this.ask, now, cx.waker(), timed_out) {
+                Step::Use(lease) => return Poll::Ready(Ok(lease)),
+                Step::Fail(error) => return Poll::Ready(Err(error)),
+                Step::Wait { until } => until,
+            };
+            if this.timer.is_none() || *this.alarm != until {
+                let wait = Duration::from_nanos(until.saturating_sub(now.mono).max(0).unsigned_abs());
+                let at = Instant::now() + wait.max(SHORTEST_SLEEP);
+                if this.patience.is_none() {
+                    let longest = this.supply.fetcher().limits.max_wait;
+                    *this.patience = Instant::now().checked_add(longest);
+                }
+                match this.timer.as_mut().as_pin_mut() {
+                    Some(timer) => timer.reset(at),
+                    None => match new_timer(at) {
+                        Ok(timer) => this.timer.set(Some(timer)),
+                        Err(error) => return Poll::Ready(Err(error)),
+                    },
+                }
+                *this.alarm = until;
+            }
+            if let Some(timer) = this.timer.as_mut().as_pin_mut() {
+                ready!(timer.poll(cx));
+            }
+            // It rang: if the slot names the same time again, the timer has to be set again.
+            *this.alarm = i64::MIN;
+        }
+    }
+}
+
+/// A Tokio timer; a runtime without one is an error, not a panic.
+fn new_timer(at: Instant) -> Result<Sleep, AuthError> {
+    if Handle::try_current().is_err() {
+        return Err(AuthError::no_runtime());
+    }
+    // The only way to find out whether the runtime was built with `enable_time`.
+    catch_unwind(|| sleep_until(at)).map_err(|_| AuthError::no_runtime())
+}
+
+impl fmt::Debug for Acquire {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Acquire").field("request", self.supply.request()).finish_non_exhaustive()
+    }
+}

@@ -1,0 +1,122 @@
+//! Who is to be woken: a list of wakers with constant-time entry and exit.
+//!
+//! Plain data for the slot, which holds its lock around every call. Wakers that leave are handed
+//! back, so that they are dropped outside that lock.
+
+use std::{mem, task::Waker};
+
+use crate::error::{AuthError, Kind};
+
+/// Requests that may wait in one slot. Enough for a hundred thousand first requests; beyond it,
+/// waiting would only turn an outage of the token source into one of memory.
+const MOST: usize = 131_072;
+
+#[derive(Debug, Default)]
+pub(crate) struct Waiters {
+    places: Vec<Option<Waker>>,
+    free: Vec<u32>,
+    /// Counts the times everyone was woken. A ticket of an earlier round is void.
+    round: u64,
+}
+
+/// A place in the list.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Ticket {
+    round: u64,
+    place: u32,
+}
+
+impl Waiters {
+    /// Enters `waker`, or replaces the one entered under `ticket`; returns the replaced one.
+    pub(crate) fn register(
+        &mut self,
+        ticket: &mut Option<Ticket>,
+        waker: &Waker,
+    ) -> Result<Option<Waker>, AuthError> {
+        if let Some(place) = self.place(*ticket) {
+            if place.as_ref().is_some_and(|known| known.will_wake(waker)) {
+                return Ok(None);
+            }
+            return Ok(place.replace(waker.clone()));
+        }
+        if self.len() >= MOST {
+            *ticket = None;
+            let reason = format!("{MOST} requests are waiting for the same token already");
+            return Err(AuthError::new(Kind::Overload, reason));
+        }
+        let place = match self.free.pop() {
+            Some(place) => place,
+            None => {
+                self.places.push(None);
+                // MOST fits.
+                u32::try_from(self.places.len().saturating_sub(1)).unwrap_or(u32::MAX)
+            }
+        };
+        let entered = Ticket { round: self.round, place };
+        *ticket = Some(entered);
+        if let Some(place) = self.place(Some(entered)) {
+            *place = Some(waker.clone());
+        }
+        Ok(None)
+    }
+
+    /// Leaves the list, if still on it.
+    pub(crate) fn remove(&mut self, ticket: &mut Option<Ticket>) -> Option<Waker> {
+        let ticket = ticket.take()?;
+        let waker = self.place(Some(ticket))?.take();
+        self.free.push(ticket.place);
+        waker
+    }
+
+    /// Empties the list: every ticket becomes void.
+    pub(crate) fn drain(&mut self) -> impl Iterator<Item = Waker> + use<> {
+        self.round = self.round.wrapping_add(1);
+        self.free = Vec::new();
+        mem::take(&mut self.places).into_iter().flatten()
+    }
+
+    pub(crate) fn len(&self) -> usize {
+        self.places.len().saturating_sub(self.free.len())
+    }
+
+    fn place(&mut self, ticket: Option<Ticket>) -> Option<&mut Option<Waker>> {
+        let ticket = ticket.filter(|ticket| ticket.round == self.round)?;
+        self.places.get_mut(usize::try_from(ticket.place).ok()?)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn places_are_reused_and_old_tickets_are_void() {
+        let waker = Waker::noop();
+        let mut waiters = Waiters::default();
+        let (mut first, mut second) = (None, None);
+        waiters.register(&mut first, waker).unwrap();
+        waiters.register(&mut second, waker).unwrap();
+        assert_eq!(waiters.len(), 2);
+
+        let void = first;
+        assert!(waiters.remove(&mut first).is_some());
+        assert!(first.is_none());
+        waiters.register(&mut first, waker).unwrap();
+        assert_eq!(first, void, "the place is used again");
+        assert_eq!(waiters.len(), 2);
+
+        assert_eq!(waiters.drain().count(), 2);
+        assert_eq!(waiters.len(), 0);
+        assert!(waiters.remove(&mut second).is_none(), "a ticket of an earlier round");
+        assert_eq!(waiters.len(), 0);
+    }
+
+    #[test]
+    fn s175_the_number_of_waiters_is_bounded() {
+        let mut waiters = Waiters::default();
+        for _ in 0..MOST {
+            waiters.register(&mut None, Waker::noop()).unwrap();
+        }
+        assert!(waiters.register(&mut None, Waker::noop()).unwrap_err().is_overload());
+    }
+}
