@@ -28,7 +28,12 @@ impl ConfigError {
         if shown.len() < given.len() {
             shown.push('…');
         }
-        Self { what, given: shown, at: None, reason: reason.into() }
+        Self {
+            what,
+            given: shown,
+            at: None,
+            reason: reason.into(),
+        }
     }
 
     /// Names the character (counted from 0) at which `given` goes wrong.

@@ -49,6 +49,7 @@ pub(crate) enum Kind {
     Connect,
     Timeout,
     /// The metadata server answered with this status.
+    #[cfg_attr(not(feature = "metadata"), allow(dead_code))]
     Status(u16),
     /// An answer that is not from a metadata server, or not a usable token.
     Response,
@@ -69,7 +70,10 @@ impl AuthError {
 
     /// Trying again later can succeed: the failure is the token source's, not the request's.
     pub fn is_transient(&self) -> bool {
-        !matches!(self.failure.kind, Kind::Destination | Kind::Request | Kind::Runtime)
+        !matches!(
+            self.failure.kind,
+            Kind::Destination | Kind::Request | Kind::Runtime
+        )
     }
 
     /// The source did not answer in time.
@@ -116,7 +120,11 @@ impl AuthError {
         Self::build(kind, message.into(), None, None)
     }
 
-    pub(crate) fn caused(kind: Kind, message: impl Into<String>, cause: impl Into<BoxError>) -> Self {
+    pub(crate) fn caused(
+        kind: Kind,
+        message: impl Into<String>,
+        cause: impl Into<BoxError>,
+    ) -> Self {
         Self::build(kind, message.into(), None, Some(cause.into()))
     }
 
@@ -128,6 +136,7 @@ impl AuthError {
         }
     }
 
+    #[cfg(feature = "metadata")]
     pub(crate) fn status_of(status: u16, message: String, retry_after: Option<Duration>) -> Self {
         Self::build(Kind::Status(status), message, retry_after, None)
     }
@@ -140,6 +149,11 @@ impl AuthError {
         )
     }
 
+    /// A token was there, and cannot be used: a contradiction in our own books, never seen so far.
+    pub(crate) fn gone() -> Self {
+        Self::new(Kind::Source, "the token went away before it could be used")
+    }
+
     pub(crate) fn with_attempts(mut self, attempts: u32) -> Self {
         self.attempts = attempts;
         self
@@ -150,18 +164,23 @@ impl AuthError {
         self
     }
 
-    pub(crate) fn kind(&self) -> Kind {
-        self.failure.kind
-    }
-
     fn build(
         kind: Kind,
         message: String,
         retry_after: Option<Duration>,
         cause: Option<BoxError>,
     ) -> Self {
-        let failure = Arc::new(Failure { kind, message, retry_after, cause });
-        Self { failure, attempts: 0, waited: None }
+        let failure = Arc::new(Failure {
+            kind,
+            message,
+            retry_after,
+            cause,
+        });
+        Self {
+            failure,
+            attempts: 0,
+            waited: None,
+        }
     }
 }
 
@@ -173,7 +192,11 @@ impl fmt::Display for AuthError {
             (1, None) => f.write_str(" (1 attempt)"),
             (attempts, None) => write!(f, " ({attempts} attempts)"),
             (attempts, Some(waited)) => {
-                write!(f, " (gave up after {} s, attempts: {attempts})", waited.as_secs())
+                write!(
+                    f,
+                    " (gave up after {} s, attempts: {attempts})",
+                    waited.as_secs()
+                )
             }
         }
     }
@@ -193,6 +216,9 @@ impl fmt::Debug for AuthError {
 
 impl Error for AuthError {
     fn source(&self) -> Option<&(dyn Error + 'static)> {
-        self.failure.cause.as_ref().map(|cause| &**cause as &(dyn Error + 'static))
+        self.failure
+            .cause
+            .as_ref()
+            .map(|cause| &**cause as &(dyn Error + 'static))
     }
 }

@@ -55,21 +55,31 @@ impl TestClock {
     /// A clock whose wall hand starts at the real time.
     pub fn new() -> Self {
         let wall_at_origin = AtomicI64::new(wall_nanos(SystemTime::now()));
-        Self { hands: Arc::new(Hands { origin: Instant::now(), wall_at_origin }) }
+        Self {
+            hands: Arc::new(Hands {
+                origin: Instant::now(),
+                wall_at_origin,
+            }),
+        }
     }
 
     /// The machine slept: monotonic time stood still while the wall clock moved on by `slept`.
     pub fn suspend(&self, slept: Duration) {
         // One test thread moves the hands; a concurrent move may win, none is torn.
-        let _ = self.hands.wall_at_origin.fetch_update(Ordering::AcqRel, Ordering::Acquire, |wall| {
-            Some(wall.saturating_add(nanos(slept)))
-        });
+        let _ =
+            self.hands
+                .wall_at_origin
+                .fetch_update(Ordering::AcqRel, Ordering::Acquire, |wall| {
+                    Some(wall.saturating_add(nanos(slept)))
+                });
     }
 
     /// Somebody set the wall clock to `time`; monotonic time is not touched.
     pub fn set_wall(&self, time: SystemTime) {
         let at_origin = wall_nanos(time).saturating_sub(self.mono());
-        self.hands.wall_at_origin.store(at_origin, Ordering::Release);
+        self.hands
+            .wall_at_origin
+            .store(at_origin, Ordering::Release);
     }
 
     /// What the wall hand reads.
@@ -79,7 +89,11 @@ impl TestClock {
 
     pub(crate) fn now(&self) -> Moment {
         let mono = self.mono();
-        let wall = self.hands.wall_at_origin.load(Ordering::Acquire).saturating_add(mono);
+        let wall = self
+            .hands
+            .wall_at_origin
+            .load(Ordering::Acquire)
+            .saturating_add(mono);
         Moment { mono, wall }
     }
 
@@ -97,6 +111,9 @@ impl Default for TestClock {
 impl fmt::Debug for TestClock {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let now = self.now();
-        f.debug_struct("TestClock").field("mono", &now.mono).field("wall", &now.wall).finish()
+        f.debug_struct("TestClock")
+            .field("mono", &now.mono)
+            .field("wall", &now.wall)
+            .finish()
     }
 }

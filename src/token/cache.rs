@@ -110,7 +110,8 @@ impl TokenCache {
     /// The last attempt's failure: at the end of the wait for those who came before the first
     /// failure, and at once for those who come later, while attempts go on at their own pace.
     pub async fn token(&self, request: &TokenRequest) -> Result<Token, AuthError> {
-        let supply = self.supply(request)?;
+        request.check()?;
+        let supply = self.supply(request);
         if let Some(token) = supply.slot().warm_token(supply.now()) {
             return Ok(token);
         }
@@ -124,7 +125,9 @@ impl TokenCache {
     /// taken out. The server may hand out the same token again; it is then used again.
     pub fn invalidate(&self, token: &Token) -> bool {
         let supplies = self.inner.supplies.load();
-        supplies.values().fold(false, |done, supply| supply.slot().invalidate(token) | done)
+        supplies
+            .values()
+            .fold(false, |done, supply| supply.slot().invalidate(token) | done)
     }
 
     /// The state of the token for `request`. Fetches nothing.
@@ -148,7 +151,9 @@ impl TokenCache {
         &self,
         request: &TokenRequest,
     ) -> impl Future<Output = ()> + Send + 'static + use<> {
-        let cache = WeakCache { inner: Arc::downgrade(&self.inner) };
+        let cache = WeakCache {
+            inner: Arc::downgrade(&self.inner),
+        };
         keep_fresh::run(cache, Arc::clone(&self.inner.closed), request.clone())
     }
 
@@ -163,26 +168,35 @@ impl TokenCache {
     }
 
     /// The supply for `request`, made if there is none.
-    pub(crate) fn supply(&self, request: &TokenRequest) -> Result<Arc<Supply>, AuthError> {
+    pub(crate) fn supply(&self, request: &TokenRequest) -> Arc<Supply> {
         if let Some(supply) = self.inner.supplies.load().get(request) {
             supply.touch(supply.now().mono);
-            return Ok(Arc::clone(supply));
+            return Arc::clone(supply);
         }
-        Ok(self.add(request))
+        self.add(request)
     }
 
     #[cold]
     fn add(&self, request: &TokenRequest) -> Arc<Supply> {
-        let made = Arc::new(Supply::new(request.clone(), Arc::clone(&self.inner.fetcher)));
+        let made = Arc::new(Supply::new(
+            request.clone(),
+            Arc::clone(&self.inner.fetcher),
+        ));
         let now = self.inner.fetcher.clock.now().mono;
         self.inner.supplies.rcu(|supplies| {
             let mut supplies = Supplies::clone(supplies);
             make_room(&mut supplies, self.inner.max_tokens, now);
-            supplies.entry(request.clone()).or_insert_with(|| Arc::clone(&made));
+            supplies
+                .entry(request.clone())
+                .or_insert_with(|| Arc::clone(&made));
             supplies
         });
         // Somebody else's, if two came at once.
-        self.inner.supplies.load().get(request).map_or(made, Arc::clone)
+        self.inner
+            .supplies
+            .load()
+            .get(request)
+            .map_or(made, Arc::clone)
     }
 }
 
@@ -193,8 +207,13 @@ fn make_room(supplies: &mut Supplies, max_tokens: usize, now: i64) {
     let idle = |supply: &Arc<Supply>| Arc::strong_count(supply) <= 2;
     supplies.retain(|_, supply| !idle(supply) || now.saturating_sub(used(supply)) < nanos(IDLE));
     while supplies.len() >= max_tokens {
-        let oldest = supplies.iter().filter(|(_, supply)| idle(supply)).min_by_key(|(_, s)| used(s));
-        let Some(oldest) = oldest.map(|(request, _)| request.clone()) else { return };
+        let oldest = supplies
+            .iter()
+            .filter(|(_, supply)| idle(supply))
+            .min_by_key(|(_, s)| used(s));
+        let Some(oldest) = oldest.map(|(request, _)| request.clone()) else {
+            return;
+        };
         supplies.remove(&oldest);
     }
 }
@@ -208,8 +227,10 @@ impl WeakCache {
     /// Sees to a refresh of `request`'s token if one is due, and returns how long to sleep until the
     /// next look. `None` once the cache is gone.
     pub(crate) fn tend(&self, request: &TokenRequest) -> Option<Duration> {
-        let cache = TokenCache { inner: self.inner.upgrade()? };
-        let supply = cache.supply(request).ok()?;
+        let cache = TokenCache {
+            inner: self.inner.upgrade()?,
+        };
+        let supply = cache.supply(request);
         supply.touch(supply.now().mono);
         Some(supply.tend(&Handle::current()))
     }
@@ -284,16 +305,26 @@ impl<S: TokenSource> TokenCacheBuilder<S> {
         };
         const SECOND: Duration = Duration::from_secs(1);
         in_range("refresh lead", self.lead, SECOND, 24 * 3600 * SECOND)?;
-        in_range("attempt timeout", self.resolved_timeout(), SECOND / 1000, 300 * SECOND)?;
+        in_range(
+            "attempt timeout",
+            self.resolved_timeout(),
+            SECOND / 1000,
+            300 * SECOND,
+        )?;
         in_range("longest wait", self.max_wait, Duration::ZERO, 3600 * SECOND)?;
         if self.max_tokens == 0 {
-            return Err(ConfigError::new("number of tokens", "0", "it must be at least 1"));
+            return Err(ConfigError::new(
+                "number of tokens",
+                "0",
+                "it must be at least 1",
+            ));
         }
         Ok(self.assemble())
     }
 
     fn resolved_timeout(&self) -> Duration {
-        self.attempt_timeout.unwrap_or_else(|| self.source.attempt_timeout())
+        self.attempt_timeout
+            .unwrap_or_else(|| self.source.attempt_timeout())
     }
 
     fn assemble(self) -> TokenCache {
@@ -316,7 +347,9 @@ impl<S: TokenSource> TokenCacheBuilder<S> {
             max_tokens: self.max_tokens,
             closed: Arc::new(Notify::new()),
         };
-        TokenCache { inner: Arc::new(inner) }
+        TokenCache {
+            inner: Arc::new(inner),
+        }
     }
 }
 

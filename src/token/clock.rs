@@ -64,12 +64,18 @@ pub(crate) struct Moment {
 impl Moment {
     pub(crate) fn plus(self, by: Duration) -> Self {
         let by = nanos(by);
-        Self { mono: self.mono.saturating_add(by), wall: self.wall.saturating_add(by) }
+        Self {
+            mono: self.mono.saturating_add(by),
+            wall: self.wall.saturating_add(by),
+        }
     }
 
     pub(crate) fn minus(self, by: Duration) -> Self {
         let by = nanos(by);
-        Self { mono: self.mono.saturating_sub(by), wall: self.wall.saturating_sub(by) }
+        Self {
+            mono: self.mono.saturating_sub(by),
+            wall: self.wall.saturating_sub(by),
+        }
     }
 
     /// True while neither clock has reached `deadline`.
@@ -115,9 +121,14 @@ fn system_now() -> Moment {
 
     let read = |id| {
         let time = clock_gettime(id);
-        time.tv_sec.saturating_mul(1_000_000_000).saturating_add(time.tv_nsec)
+        time.tv_sec
+            .saturating_mul(1_000_000_000)
+            .saturating_add(time.tv_nsec)
     };
-    Moment { mono: read(ClockId::MonotonicCoarse), wall: read(ClockId::RealtimeCoarse) }
+    Moment {
+        mono: read(ClockId::MonotonicCoarse),
+        wall: read(ClockId::RealtimeCoarse),
+    }
 }
 
 #[cfg(not(target_os = "linux"))]
@@ -132,7 +143,10 @@ fn portable_now() -> Moment {
 
     static ORIGIN: OnceLock<Instant> = OnceLock::new();
     let mono = nanos(ORIGIN.get_or_init(Instant::now).elapsed());
-    Moment { mono, wall: wall_nanos(SystemTime::now()) }
+    Moment {
+        mono,
+        wall: wall_nanos(SystemTime::now()),
+    }
 }
 
 #[cfg(test)]
@@ -155,18 +169,48 @@ mod tests {
         let now = Moment { mono: 0, wall: 0 };
         let deadline = now.plus(SECOND);
         assert!(now.is_before(deadline));
-        assert!(!Moment { mono: 0, wall: deadline.wall }.is_before(deadline));
-        assert!(!Moment { mono: deadline.mono, wall: 0 }.is_before(deadline));
-        assert_eq!(Moment { mono: 400_000_000, wall: 0 }.until(deadline), 600_000_000);
+        assert!(
+            !Moment {
+                mono: 0,
+                wall: deadline.wall
+            }
+            .is_before(deadline)
+        );
+        assert!(
+            !Moment {
+                mono: deadline.mono,
+                wall: 0
+            }
+            .is_before(deadline)
+        );
+        assert_eq!(
+            Moment {
+                mono: 400_000_000,
+                wall: 0
+            }
+            .until(deadline),
+            600_000_000
+        );
     }
 
     #[test]
     fn s109_times_before_1970_and_endless_durations_saturate() {
         let before = UNIX_EPOCH - SECOND;
         assert_eq!(wall_nanos(before), -1_000_000_000);
-        let moment = Moment { mono: 0, wall: wall_nanos(before) };
+        let moment = Moment {
+            mono: 0,
+            wall: wall_nanos(before),
+        };
         assert_eq!(moment.to_system_time(), before);
-        assert_eq!(moment.plus(Duration::MAX).plus(Duration::MAX).mono, i64::MAX);
-        assert!(moment.minus(Duration::MAX).minus(Duration::MAX).is_before(moment));
+        assert_eq!(
+            moment.plus(Duration::MAX).plus(Duration::MAX).mono,
+            i64::MAX
+        );
+        assert!(
+            moment
+                .minus(Duration::MAX)
+                .minus(Duration::MAX)
+                .is_before(moment)
+        );
     }
 }

@@ -23,7 +23,9 @@ const ERROR_EVERY: i64 = 10_000_000_000;
 
 impl Limiter {
     pub(crate) fn new() -> Self {
-        Self { next: AtomicI64::new(i64::MIN) }
+        Self {
+            next: AtomicI64::new(i64::MIN),
+        }
     }
 
     fn admits(&self, now: i64) -> bool {
@@ -72,6 +74,10 @@ pub(crate) fn attempt(supply: &Supply, verdict: &Verdict, took: Duration, now: M
 pub(crate) fn panicked(fetcher: &Fetcher, clock: &Clock, panic: &str) {
     if fetcher.log.admits(clock.now().mono) {
         let panic: String = panic.chars().take(200).collect();
-        tracing::error!(source = fetcher.source_name, panic, "the token source panicked");
+        tracing::error!(
+            source = fetcher.source_name,
+            panic,
+            "the token source panicked"
+        );
     }
 }

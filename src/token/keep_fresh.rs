@@ -19,7 +19,9 @@ pub(crate) async fn run(cache: WeakCache, closed: Arc<Notify>, request: TokenReq
         // Listening begins before the look: a cache that goes away in between is not missed.
         let mut gone = pin!(closed.notified());
         gone.as_mut().enable();
-        let Some(pause) = cache.tend(&request) else { return };
+        let Some(pause) = cache.tend(&request) else {
+            return;
+        };
         if timeout(pause.min(HEARTBEAT), gone).await.is_ok() {
             return;
         }

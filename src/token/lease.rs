@@ -52,10 +52,19 @@ impl Lease {
         let rejection = Arc::new(Rejection::default());
         let stamp = |_| {
             let header = token.header_value()?;
-            Some(Arc::new(Stamp { header, rejection: Arc::clone(&rejection) }))
+            Some(Arc::new(Stamp {
+                header,
+                rejection: Arc::clone(&rejection),
+            }))
         };
         let stamps = (0..stripes()).map(stamp).collect::<Option<Stamps>>()?;
-        Some(Self { token, generation, edges, stamps, rejection })
+        Some(Self {
+            token,
+            generation,
+            edges,
+            stamps,
+            rejection,
+        })
     }
 
     /// The same token with other edges: header values, generation and rejection stay.
@@ -72,7 +81,8 @@ impl Lease {
     /// The stamp this thread uses.
     pub(crate) fn stamp(&self) -> Option<&Arc<Stamp>> {
         // The number of stamps is a power of two.
-        self.stamps.get(thread_number() & self.stamps.len().wrapping_sub(1))
+        self.stamps
+            .get(thread_number() & self.stamps.len().wrapping_sub(1))
     }
 
     pub(crate) fn token(&self) -> &Token {

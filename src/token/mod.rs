@@ -37,7 +37,7 @@ pub(crate) mod lease;
 pub(crate) mod request;
 mod schedule;
 mod slot;
-pub(crate) mod source;
+pub mod source;
 pub(crate) mod status;
 pub(crate) mod supply;
 pub(crate) mod value;

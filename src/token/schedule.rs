@@ -112,7 +112,10 @@ fn expiry(token: &Token, sent: Moment) -> Moment {
         Life::Until(time, at_most) => {
             let wall = wall_nanos(time);
             let left = wall.saturating_sub(sent.wall).clamp(0, nanos(at_most));
-            Moment { mono: sent.mono.saturating_add(left), wall }
+            Moment {
+                mono: sent.mono.saturating_add(left),
+                wall,
+            }
         }
     }
 }
@@ -215,7 +218,10 @@ mod tests {
 
     use super::*;
 
-    const START: Moment = Moment { mono: 0, wall: 1_700_000_000_000_000_000 };
+    const START: Moment = Moment {
+        mono: 0,
+        wall: 1_700_000_000_000_000_000,
+    };
     const S: i64 = 1_000_000_000;
 
     fn token(seconds: u64) -> Token {
@@ -223,7 +229,10 @@ mod tests {
     }
 
     fn after(seconds: i64) -> Moment {
-        Moment { mono: START.mono + seconds * S, wall: START.wall + seconds * S }
+        Moment {
+            mono: START.mono + seconds * S,
+            wall: START.wall + seconds * S,
+        }
     }
 
     #[test]
@@ -302,7 +311,11 @@ mod tests {
         assert_eq!(pace.next(Some(&edges)), 3600 * S);
         pace.started(3597 * S);
         pace.failed(3600 * S, None, 1.0);
-        assert_eq!(pace.next(Some(&edges)), 3601 * S, "a second after the verdict");
+        assert_eq!(
+            pace.next(Some(&edges)),
+            3601 * S,
+            "a second after the verdict"
+        );
     }
 
     proptest! {
@@ -335,7 +348,8 @@ mod tests {
                     _ => pace.failed(now, Some(Duration::from_secs(seconds)), draw),
                 }
                 let wait = pace.next(None) - now;
-                prop_assert!(wait <= if outcome == 2 { 60 * S } else { 10 * S });
+                let most = if outcome == 2 { 60 * S } else { 10 * S };
+                prop_assert!(wait <= most);
                 prop_assert!(outcome == 2 || wait >= S / 2);
             }
         }

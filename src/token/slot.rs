@@ -194,11 +194,18 @@ enum Drive {
 
 impl Ask {
     pub(crate) fn new(asker: Option<Asker>, refused: bool) -> Self {
-        Self { asker, refused, arrival: None, ticket: None }
+        Self {
+            asker,
+            refused,
+            arrival: None,
+            ticket: None,
+        }
     }
 
     fn need(&self, lease: Option<&Lease>, now: Moment) -> Need {
-        let Some(lease) = lease else { return Need::Token };
+        let Some(lease) = lease else {
+            return Need::Token;
+        };
         let phase = lease.edges().phase(now);
         if phase == Phase::Expired {
             return Need::Token;
@@ -207,7 +214,11 @@ impl Ask {
         if rejected && (self.refused || lease.is_rejected_by(self.asker)) || phase == Phase::Guard {
             return Need::Better;
         }
-        if rejected || phase == Phase::Stale { Need::Refresh } else { Need::Nothing }
+        if rejected || phase == Phase::Stale {
+            Need::Refresh
+        } else {
+            Need::Nothing
+        }
     }
 }
 
@@ -233,10 +244,6 @@ impl Slot {
         }
     }
 
-    pub(crate) fn limits(&self) -> &Limits {
-        &self.limits
-    }
-
     /// The stamp of a token about which there is nothing to decide. No lock, no allocation.
     pub(crate) fn warm(&self, now: Moment) -> Option<Arc<Stamp>> {
         let lease = self.current.load();
@@ -247,7 +254,10 @@ impl Slot {
     /// The token about which there is nothing to decide.
     pub(crate) fn warm_token(&self, now: Moment) -> Option<Token> {
         let lease = self.current.load();
-        lease.as_ref().filter(|lease| lease.is_unquestioned(now)).map(|lease| lease.token().clone())
+        lease
+            .as_ref()
+            .filter(|lease| lease.is_unquestioned(now))
+            .map(|lease| lease.token().clone())
     }
 
     /// The stamp of a token that is due for a refresh but good to be sent, and the refresh to launch
@@ -277,9 +287,9 @@ impl Slot {
         let lease = self.current.load();
         match Ask::new(None, false).need(lease.as_deref(), now) {
             Need::Nothing => None,
-            Need::Refresh | Need::Better | Need::Token => {
-                self.drive(&mut state, lease.as_deref(), now, can_launch).begun()
-            }
+            Need::Refresh | Need::Better | Need::Token => self
+                .drive(&mut state, lease.as_deref(), now, can_launch)
+                .begun(),
         }
     }
 
@@ -346,9 +356,17 @@ impl Slot {
             let mut state = self.lock();
             let flight = state.flight.take_if(|flight| flight.id == id);
             let refused = state.invalidated || self.holds_rejected();
-            let result = result.and_then(|(token, sent)| self.accept(&mut state, token, sent, now, draw));
+            let result =
+                result.and_then(|(token, sent)| self.accept(&mut state, token, sent, now, draw));
             let result = match flight {
-                Some(flight) => state.conclude(&flight, result, self.is_unquestioned(now), refused, now, draw),
+                Some(flight) => state.conclude(
+                    &flight,
+                    result,
+                    self.is_unquestioned(now),
+                    refused,
+                    now,
+                    draw,
+                ),
                 // Superseded: a better token is welcome, a failure is old news.
                 None => result,
             };
@@ -393,7 +411,10 @@ impl Slot {
     pub(crate) fn invalidate(&self, token: &Token) -> bool {
         let mut state = self.lock();
         let held = self.current.load();
-        if !held.as_ref().is_some_and(|lease| lease.token().same_secret(token)) {
+        if !held
+            .as_ref()
+            .is_some_and(|lease| lease.token().same_secret(token))
+        {
             return false;
         }
         state.invalidated = true;
@@ -421,7 +442,10 @@ impl Slot {
             None => state.next(lease.as_deref()),
         };
         match lease.as_ref().filter(|lease| lease.is_unquestioned(now)) {
-            Some(lease) => next.max(now.mono.saturating_add(now.until(lease.edges().fresh_until))),
+            Some(lease) => next.max(
+                now.mono
+                    .saturating_add(now.until(lease.edges().fresh_until)),
+            ),
             None => next,
         }
     }
@@ -459,12 +483,20 @@ impl Slot {
                     return (Step::Use(lease), None);
                 }
                 // A source that hangs is not worth waiting for while there is a token to send.
-                let hangs = state.trouble.as_ref().is_some_and(|trouble| trouble.error.is_timeout());
+                let hangs = state
+                    .trouble
+                    .as_ref()
+                    .is_some_and(|trouble| trouble.error.is_timeout());
                 let expires = now.mono.saturating_add(now.until(lease.edges().expires));
                 match self.drive(state, Some(&lease), now, can_launch) {
                     Drive::Later { .. } => (Step::Use(lease), None),
                     drive if hangs => (Step::Use(lease), drive.begun()),
-                    drive => (Step::Wait { until: until.min(expires) }, drive.begun()),
+                    drive => (
+                        Step::Wait {
+                            until: until.min(expires),
+                        },
+                        drive.begun(),
+                    ),
                 }
             }
             (Need::Token, lease) | (_, lease @ None) => {
@@ -485,13 +517,26 @@ impl Slot {
                     {
                         (Step::Fail(error), None)
                     }
-                    (Drive::Later { at }, _) => (Step::Wait { until: at.min(deadline) }, None),
-                    (Drive::InFlight { until }, _) => {
-                        (Step::Wait { until: until.min(deadline) }, None)
-                    }
+                    (Drive::Later { at }, _) => (
+                        Step::Wait {
+                            until: at.min(deadline),
+                        },
+                        None,
+                    ),
+                    (Drive::InFlight { until }, _) => (
+                        Step::Wait {
+                            until: until.min(deadline),
+                        },
+                        None,
+                    ),
                     (Drive::Begun(launch), _) => {
                         let overdue = now.mono.saturating_add(self.takeover_after());
-                        (Step::Wait { until: overdue.min(deadline) }, Some(launch))
+                        (
+                            Step::Wait {
+                                until: overdue.min(deadline),
+                            },
+                            Some(launch),
+                        )
                     }
                 }
             }
@@ -518,16 +563,26 @@ impl Slot {
             }
         }
         if !can_launch {
-            return Drive::Later { at: now.mono.saturating_add(nanos(NEAR)) };
+            return Drive::Later {
+                at: now.mono.saturating_add(nanos(NEAR)),
+            };
         }
         let superseded = state.flight.take();
         let id = state.flights;
         state.flights = id.wrapping_add(1);
         let dry = lease.is_none_or(|lease| lease.edges().phase(now) == Phase::Expired);
-        state.flight = Some(Flight { id, started: now.mono, dry, abort: None });
+        state.flight = Some(Flight {
+            id,
+            started: now.mono,
+            dry,
+            abort: None,
+        });
         state.pace.started(now.mono);
         self.note_quiet(state, lease);
-        Drive::Begun(Launch { id, supersedes: superseded.and_then(|flight| flight.abort) })
+        Drive::Begun(Launch {
+            id,
+            supersedes: superseded.and_then(|flight| flight.abort),
+        })
     }
 
     /// Puts `token` into service if it is better than what there is.
@@ -551,7 +606,11 @@ impl Slot {
                     return Ok(Outcome::Unchanged);
                 }
                 let revived = held.edges().phase(now) == Phase::Expired;
-                let edges = if revived { edges } else { held.edges().moved_to(edges.expires) };
+                let edges = if revived {
+                    edges
+                } else {
+                    held.edges().moved_to(edges.expires)
+                };
                 self.current.store(Some(Arc::new(held.with_edges(edges))));
                 return Ok(Outcome::Extended);
             }
@@ -560,14 +619,16 @@ impl Slot {
             _ => Lease::new(token, state.generation.wrapping_add(1), edges),
         };
         let Some(lease) = lease else {
-            let reason = "the token source returned a token that cannot stand in a header:                           it is empty, or has a character that is not visible ASCII";
+            let reason = "the token source returned a token that cannot stand in a header: it is empty, or has a character that is not visible ASCII";
             return Err(AuthError::new(Kind::Response, reason));
         };
         state.generation = lease.generation();
         state.invalidated = false;
         // Published here, before anyone is woken.
         self.current.store(Some(Arc::new(lease)));
-        Ok(Outcome::Published { generation: state.generation })
+        Ok(Outcome::Published {
+            generation: state.generation,
+        })
     }
 
     fn note_quiet(&self, state: &State, lease: Option<&Lease>) {
@@ -579,11 +640,17 @@ impl Slot {
     }
 
     fn holds_rejected(&self) -> bool {
-        self.current.load().as_ref().is_some_and(|lease| lease.is_rejected())
+        self.current
+            .load()
+            .as_ref()
+            .is_some_and(|lease| lease.is_rejected())
     }
 
     fn is_unquestioned(&self, now: Moment) -> bool {
-        self.current.load().as_ref().is_some_and(|lease| lease.is_unquestioned(now))
+        self.current
+            .load()
+            .as_ref()
+            .is_some_and(|lease| lease.is_unquestioned(now))
     }
 
     fn overdue_at(&self, flight: &Flight) -> i64 {
@@ -634,7 +701,10 @@ impl State {
                 let error = error.with_attempts(self.pace.failures());
                 let since = self.trouble.as_ref().map(|trouble| trouble.since);
                 let since = since.unwrap_or_else(|| now.to_system_time());
-                self.trouble = Some(Trouble { error: error.clone(), since });
+                self.trouble = Some(Trouble {
+                    error: error.clone(),
+                    since,
+                });
                 Err(error)
             }
         }

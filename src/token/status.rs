@@ -36,8 +36,18 @@ pub enum TokenState {
 
 impl TokenStatus {
     pub(crate) fn new(glance: Option<Glance>, source: &'static str, now: Moment) -> Self {
-        let empty = Glance { lease: None, trouble: None, in_flight: false, waiting: 0 };
-        let Glance { lease, trouble, in_flight, waiting } = glance.unwrap_or(empty);
+        let empty = Glance {
+            lease: None,
+            trouble: None,
+            in_flight: false,
+            waiting: 0,
+        };
+        let Glance {
+            lease,
+            trouble,
+            in_flight,
+            waiting,
+        } = glance.unwrap_or(empty);
         let state = match &lease {
             None => TokenState::Empty,
             Some(lease) => match lease.edges().phase(now) {
@@ -53,7 +63,9 @@ impl TokenStatus {
         };
         Self {
             state,
-            expires_in: left.filter(|left| *left > 0).map(|left| Duration::from_nanos(left.unsigned_abs())),
+            expires_in: left
+                .filter(|left| *left > 0)
+                .map(|left| Duration::from_nanos(left.unsigned_abs())),
             generation: lease.as_ref().map_or(0, |lease| lease.generation()),
             refreshing: in_flight,
             waiting,

@@ -55,7 +55,12 @@ impl Supply {
     pub(crate) fn new(request: TokenRequest, fetcher: Arc<Fetcher>) -> Self {
         let slot = Slot::new(fetcher.limits);
         let used = AtomicI64::new(fetcher.clock.now().mono);
-        Self { request, slot, fetcher, used }
+        Self {
+            request,
+            slot,
+            fetcher,
+            used,
+        }
     }
 
     pub(crate) fn request(&self) -> &TokenRequest {
@@ -171,7 +176,9 @@ impl Flight {
         let result = fetcher.attempt(request).await;
         let now = fetcher.clock.now();
         self.landed = true;
-        let Some(supply) = self.supply.upgrade() else { return };
+        let Some(supply) = self.supply.upgrade() else {
+            return;
+        };
         let result = result.map(|token| (token, sent));
         let took = Duration::from_nanos(now.mono.abs_diff(sent.mono));
         let verdict = supply.slot.finish(self.id, result, now, fastrand::f64());
@@ -219,7 +226,10 @@ impl Fetcher {
 }
 
 fn panic_message(panic: &(dyn Any + Send)) -> &str {
-    match (panic.downcast_ref::<&'static str>(), panic.downcast_ref::<String>()) {
+    match (
+        panic.downcast_ref::<&'static str>(),
+        panic.downcast_ref::<String>(),
+    ) {
         (Some(text), _) => text,
         (None, Some(text)) => text,
         (None, None) => "(no message)",

@@ -125,7 +125,10 @@ impl Token {
         header.push_str(SCHEME);
         header.push_str(&secret);
         secret.zeroize();
-        Self { secret: Arc::new(Secret { header }), life }
+        Self {
+            secret: Arc::new(Secret { header }),
+            life,
+        }
     }
 }
 
@@ -151,7 +154,10 @@ impl AsRef<[u8]> for Shared {
 
 impl fmt::Debug for Token {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Token").field("secret", &Redacted).field("life", &self.life).finish()
+        f.debug_struct("Token")
+            .field("secret", &Redacted)
+            .field("life", &self.life)
+            .finish()
     }
 }
 
@@ -179,8 +185,20 @@ mod tests {
 
     #[test]
     fn s148_a_secret_that_could_start_a_header_is_not_a_header() {
-        for secret in ["", " ", "a b", "a\r\nX-Evil: 1", "a\n", "a\0", "tökén", "a\u{7f}"] {
-            assert!(Token::new(secret, HOUR).header_value().is_none(), "{secret:?}");
+        for secret in [
+            "",
+            " ",
+            "a b",
+            "a\r\nX-Evil: 1",
+            "a\n",
+            "a\0",
+            "tökén",
+            "a\u{7f}",
+        ] {
+            assert!(
+                Token::new(secret, HOUR).header_value().is_none(),
+                "{secret:?}"
+            );
         }
     }
 
@@ -192,7 +210,11 @@ mod tests {
             Token::without_expiry(secret),
             Token::expiring_at(secret, SystemTime::UNIX_EPOCH),
         ] {
-            for text in [format!("{token:?}"), format!("{token:#?}"), format!("{:?}", token.header_value())] {
+            for text in [
+                format!("{token:?}"),
+                format!("{token:#?}"),
+                format!("{:?}", token.header_value()),
+            ] {
                 assert!(!text.contains("01234567"), "{text}");
             }
         }

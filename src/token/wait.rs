@@ -56,7 +56,13 @@ impl Acquire {
     /// `refused`: this request was answered 401 with the token that was in service.
     pub(crate) fn new(supply: Arc<Supply>, asker: Option<Asker>, refused: bool) -> Self {
         let ask = Ask::new(asker, refused);
-        Self { supply, ask, timer: None, alarm: i64::MIN, patience: None }
+        Self {
+            supply,
+            ask,
+            timer: None,
+            alarm: i64::MIN,
+            patience: None,
+        }
     }
 }
 
@@ -67,14 +73,17 @@ impl Future for Acquire {
         let mut this = self.project();
         loop {
             let now = this.supply.now();
-            let timed_out = this.patience.is_some_and(|patience| Instant::now() >= patience);
+            let timed_out = this
+                .patience
+                .is_some_and(|patience| Instant::now() >= patience);
             let until = match this.supply.look(this.ask, now, cx.waker(), timed_out) {
                 Step::Use(lease) => return Poll::Ready(Ok(lease)),
                 Step::Fail(error) => return Poll::Ready(Err(error)),
                 Step::Wait { until } => until,
             };
             if this.timer.is_none() || *this.alarm != until {
-                let wait = Duration::from_nanos(until.saturating_sub(now.mono).max(0).unsigned_abs());
+                let wait =
+                    Duration::from_nanos(until.saturating_sub(now.mono).max(0).unsigned_abs());
                 let at = Instant::now() + wait.max(SHORTEST_SLEEP);
                 if this.patience.is_none() {
                     let longest = this.supply.fetcher().limits.max_wait;
@@ -109,6 +118,8 @@ fn new_timer(at: Instant) -> Result<Sleep, AuthError> {
 
 impl fmt::Debug for Acquire {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Acquire").field("request", self.supply.request()).finish_non_exhaustive()
+        f.debug_struct("Acquire")
+            .field("request", self.supply.request())
+            .finish_non_exhaustive()
     }
 }

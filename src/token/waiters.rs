@@ -52,7 +52,10 @@ impl Waiters {
                 u32::try_from(self.places.len().saturating_sub(1)).unwrap_or(u32::MAX)
             }
         };
-        let entered = Ticket { round: self.round, place };
+        let entered = Ticket {
+            round: self.round,
+            place,
+        };
         *ticket = Some(entered);
         if let Some(place) = self.place(Some(entered)) {
             *place = Some(waker.clone());
@@ -107,7 +110,10 @@ mod tests {
 
         assert_eq!(waiters.drain().count(), 2);
         assert_eq!(waiters.len(), 0);
-        assert!(waiters.remove(&mut second).is_none(), "a ticket of an earlier round");
+        assert!(
+            waiters.remove(&mut second).is_none(),
+            "a ticket of an earlier round"
+        );
         assert_eq!(waiters.len(), 0);
     }
 
@@ -117,6 +123,11 @@ mod tests {
         for _ in 0..MOST {
             waiters.register(&mut None, Waker::noop()).unwrap();
         }
-        assert!(waiters.register(&mut None, Waker::noop()).unwrap_err().is_overload());
+        assert!(
+            waiters
+                .register(&mut None, Waker::noop())
+                .unwrap_err()
+                .is_overload()
+        );
     }
 }

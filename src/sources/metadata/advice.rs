@@ -20,7 +20,10 @@ pub(super) fn unreachable(authority: &str, error: io::Error) -> AuthError {
 }
 
 pub(super) fn unsupported(what: &str) -> AuthError {
-    AuthError::new(Kind::Request, format!("the metadata server source does not fetch {what}"))
+    AuthError::new(
+        Kind::Request,
+        format!("the metadata server source does not fetch {what}"),
+    )
 }
 
 pub(super) fn status(
@@ -32,7 +35,9 @@ pub(super) fn status(
     let advice = match status.as_u16() {
         300..=399 => "redirects are not followed: a metadata server sends none for a token",
         400 => "it refused the request's parameters: check the scopes",
-        401 => "something in between wants a login: nothing but the metadata server may answer here",
+        401 => {
+            "something in between wants a login: nothing but the metadata server may answer here"
+        }
         403 => {
             "check that the metadata server is not disabled or concealed and that no proxy adds \
              X-Forwarded-For; on GKE, that the Kubernetes service account is bound to the Google \
@@ -46,9 +51,18 @@ pub(super) fn status(
         500..=599 => "it has trouble of its own (it may be starting); it will be asked again",
         _ => "a metadata server answers 200",
     };
-    let stranger = if is_google { "" } else { " (and may not be one: it lacks Metadata-Flavor)" };
-    let reason = format!("the metadata server at {authority}{stranger} answered {status}: {advice}");
-    AuthError::status_of(status.as_u16(), reason, retry_after(headers, SystemTime::now()))
+    let stranger = if is_google {
+        ""
+    } else {
+        " (and may not be one: it lacks Metadata-Flavor)"
+    };
+    let reason =
+        format!("the metadata server at {authority}{stranger} answered {status}: {advice}");
+    AuthError::status_of(
+        status.as_u16(),
+        reason,
+        retry_after(headers, SystemTime::now()),
+    )
 }
 
 /// Seconds, or an HTTP date. Anything else counts as absent.

@@ -39,17 +39,25 @@ pub(super) fn access_token(body: &[u8]) -> Result<Token, AuthError> {
             Category::Data | Category::Io => "it is not the JSON of a token",
         })
     })?;
-    let secret = answer.access_token.map(|text| Zeroizing::new(text.into_owned()));
-    let Some(mut secret) = secret else { return Err(wrong("access_token is missing")) };
+    let secret = answer
+        .access_token
+        .map(|text| Zeroizing::new(text.into_owned()));
+    let Some(mut secret) = secret else {
+        return Err(wrong("access_token is missing"));
+    };
     if !is_b64token(&secret) {
-        return Err(wrong("access_token is not an RFC 6750 token of 1 to 8192 characters"));
+        return Err(wrong(
+            "access_token is not an RFC 6750 token of 1 to 8192 characters",
+        ));
     }
     match answer.token_type {
         Some(kind) if kind.eq_ignore_ascii_case("bearer") => {}
         Some(_) => return Err(wrong("token_type is not Bearer")),
         None => return Err(wrong("token_type is missing")),
     }
-    let Some(expires_in) = answer.expires_in else { return Err(wrong("expires_in is missing")) };
+    let Some(expires_in) = answer.expires_in else {
+        return Err(wrong("expires_in is missing"));
+    };
     let Some(seconds) = seconds(expires_in.get()) else {
         return Err(wrong("expires_in is not a positive number of seconds"));
     };
@@ -112,13 +120,26 @@ mod tests {
     #[test]
     fn s057_expires_in_table() {
         for (json, seconds) in [
-            ("3599", 3599), ("1", 1), ("\"3599\"", 3599), ("3599.0", 3599), ("3599.9", 3599),
-            ("3.6e3", 3600), ("86401", 86_400), ("2147483648", 86_400), ("9007199254740992", 86_400),
-            ("9223372036854775807", 86_400), ("18446744073709551615", 86_400), ("1e300", 86_400),
+            ("3599", 3599),
+            ("1", 1),
+            ("\"3599\"", 3599),
+            ("3599.0", 3599),
+            ("3599.9", 3599),
+            ("3.6e3", 3600),
+            ("86401", 86_400),
+            ("2147483648", 86_400),
+            ("9007199254740992", 86_400),
+            ("9223372036854775807", 86_400),
+            ("18446744073709551615", 86_400),
+            ("1e300", 86_400),
             ("99999999999999999999999999999999999999", 86_400),
         ] {
             let token = access_token(answer(json).as_bytes()).expect(json);
-            assert_eq!(token.lifetime(), Some(Duration::from_secs(seconds)), "{json}");
+            assert_eq!(
+                token.lifetime(),
+                Some(Duration::from_secs(seconds)),
+                "{json}"
+            );
         }
         for json in [
             "0", "-1", "-9e18", "null", "true", "\"\"", "\"abc\"", "[]", "{}", "NaN", "0.9", "-0",
@@ -132,13 +153,19 @@ mod tests {
             assert!(result.is_err(), "{json}");
         }
         let absent = r#"{"access_token":"ya29.a","token_type":"Bearer"}"#;
-        assert!(access_token(absent.as_bytes()).unwrap_err().to_string().contains("expires_in"));
+        assert!(
+            access_token(absent.as_bytes())
+                .unwrap_err()
+                .to_string()
+                .contains("expires_in")
+        );
     }
 
     #[test]
     fn s058_access_token_table() {
         let with = |token: &str| {
-            let json = format!(r#"{{"access_token":{token},"expires_in":9,"token_type":"Bearer"}}"#);
+            let json =
+                format!(r#"{{"access_token":{token},"expires_in":9,"token_type":"Bearer"}}"#);
             access_token(json.as_bytes())
         };
         let quoted = |token: &str| with(&format!("\"{token}\""));
@@ -146,7 +173,18 @@ mod tests {
             assert_eq!(quoted(token).unwrap().expose_secret(), token);
         }
         assert_eq!(with(r#""a\/b""#).unwrap().expose_secret(), "a/b");
-        for token in ["", " ", "a b", r"a\n", r"a\r\nX-Evil: 1", r"a\u0000", "tökén", r"a\u007f", "=", "a=b"] {
+        for token in [
+            "",
+            " ",
+            "a b",
+            r"a\n",
+            r"a\r\nX-Evil: 1",
+            r"a\u0000",
+            "tökén",
+            r"a\u007f",
+            "=",
+            "a=b",
+        ] {
             assert!(quoted(token).unwrap_err().is_response(), "{token}");
         }
         assert!(quoted(&"x".repeat(8193)).is_err());
@@ -163,7 +201,13 @@ mod tests {
             let token = with(&format!(r#","token_type":"{kind}""#)).unwrap();
             assert_eq!(token.header_value().unwrap().as_bytes(), b"Bearer a");
         }
-        for kind in [r#","token_type":"MAC""#, r#","token_type":"""#, r#","token_type":1"#, r#","token_type":"Bearer x""#, ""] {
+        for kind in [
+            r#","token_type":"MAC""#,
+            r#","token_type":"""#,
+            r#","token_type":1"#,
+            r#","token_type":"Bearer x""#,
+            "",
+        ] {
             assert!(with(kind).is_err(), "{kind}");
         }
     }
@@ -172,10 +216,25 @@ mod tests {
     fn s054_garbage_is_an_error() {
         let nested = format!("{}{}", "[".repeat(10_000), "]".repeat(10_000));
         let nested_member = answer(&nested);
-        let (good, twice) = (answer("9"), r#"{"access_token":"a","access_token":"b","expires_in":9,"token_type":"Bearer"}"#);
+        let (good, twice) = (
+            answer("9"),
+            r#"{"access_token":"a","access_token":"b","expires_in":9,"token_type":"Bearer"}"#,
+        );
         let trailing = format!("{good}x");
         let bom = format!("\u{feff}{good}");
-        for body in ["{", "null", "[]", "\"x\"", "", "<html>", &nested, &nested_member, &trailing, &bom, twice] {
+        for body in [
+            "{",
+            "null",
+            "[]",
+            "\"x\"",
+            "",
+            "<html>",
+            &nested,
+            &nested_member,
+            &trailing,
+            &bom,
+            twice,
+        ] {
             assert!(access_token(body.as_bytes()).unwrap_err().is_response());
         }
         assert!(access_token(&[0xff; 40]).is_err());
@@ -186,7 +245,9 @@ mod tests {
         let secret = "0123456789abcdef0123456789abcdef";
         for body in [
             format!(r#"{{"access_token":"{secret}","expires_in":0,"token_type":"Bearer"}}"#),
-            format!(r#"{{"access_token":"{secret}","expires_in":"{secret}","token_type":"Bearer"}}"#),
+            format!(
+                r#"{{"access_token":"{secret}","expires_in":"{secret}","token_type":"Bearer"}}"#
+            ),
             format!(r#"{{"access_token":"{secret}","expires_in":9,"token_type":"{secret}"}}"#),
             format!(r#"{{"access_token":"{secret}","expires_in":9,"token_type":["{secret}"]}}"#),
             format!("\"{secret}\""),

@@ -17,35 +17,32 @@ const DEFAULT_PORT: u16 = 80;
 
 impl Endpoint {
     pub(super) fn well_known() -> Self {
-        Self { host: WELL_KNOWN.to_owned(), port: DEFAULT_PORT }
+        Self {
+            host: WELL_KNOWN.to_owned(),
+            port: DEFAULT_PORT,
+        }
     }
 
     /// `host`, `host:port`, each with or without `http://` and one trailing slash.
     pub(super) fn parse(what: &'static str, given: &str) -> Result<Self, ConfigError> {
         let wrong = |reason: &str| ConfigError::new(what, given, reason);
-        let wrong_at = |reason: &str, rest: &str| {
-            // `rest` is a tail of `given`.
-            let before = given.len().saturating_sub(rest.len());
-            wrong(reason).at(given.get(..before).map_or(0, |head| head.chars().count()))
-        };
         if given.is_empty() {
-            return Err(wrong("it is empty; expected host, host:port or http://host:port"));
+            return Err(wrong(
+                "it is empty; expected host, host:port or http://host:port",
+            ));
         }
         let rest = match given.split_once("://") {
             Some((scheme, rest)) if scheme.eq_ignore_ascii_case("http") => rest,
-            Some(_) => return Err(wrong_at("the metadata server speaks http only", given)),
+            Some(_) => return Err(wrong("the metadata server speaks http only").at(0)),
             None => given,
         };
+        // Everything before `rest` is ASCII: bytes and characters count the same.
+        let scheme = given.len() - rest.len();
         let rest = rest.strip_suffix('/').unwrap_or(rest);
-        let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '.' | '-' | '_' | ':' | '[' | ']');
-        if let Some((at, _)) = rest.char_indices().find(|(_, c)| !allowed(*c)) {
-            let reason = "expected nothing but a host and a port";
-            let tail = rest.get(at..).unwrap_or_default();
-            // The trailing slash was cut off: count from the front.
-            let head = given.len() - rest.len() - usize::from(given.ends_with('/') && !rest.ends_with('/'));
-            let at = given.get(..head + at).map_or(0, |head| head.chars().count());
-            let _ = tail;
-            return Err(wrong(reason).at(at));
+        let odd =
+            |c: char| !c.is_ascii_alphanumeric() && !matches!(c, '.' | '-' | '_' | ':' | '[' | ']');
+        if let Some(at) = rest.chars().position(odd) {
+            return Err(wrong("expected nothing but a host and a port").at(scheme + at));
         }
         let (host, port) = match rest.strip_prefix('[') {
             Some(rest) => {
@@ -69,7 +66,8 @@ impl Endpoint {
         if host.is_empty() {
             return Err(wrong("the host is missing"));
         }
-        if !host.contains(':') && (host.contains(['[', ']']) || host.split('.').any(str::is_empty)) {
+        if !host.contains(':') && (host.contains(['[', ']']) || host.split('.').any(str::is_empty))
+        {
             return Err(wrong("this is not a host name"));
         }
         let port = match port {
@@ -79,7 +77,10 @@ impl Endpoint {
                 _ => return Err(wrong("the port must be a number from 1 to 65535")),
             },
         };
-        Ok(Self { host: host.to_owned(), port })
+        Ok(Self {
+            host: host.to_owned(),
+            port,
+        })
     }
 
     pub(super) fn host(&self) -> &str {
@@ -113,27 +114,60 @@ mod tests {
             ("127.0.0.1:8080", "127.0.0.1:8080"),
             ("http://127.0.0.1:8080", "127.0.0.1:8080"),
             ("http://127.0.0.1:8080/", "127.0.0.1:8080"),
-            ("HTTP://metadata.google.internal", "metadata.google.internal"),
+            (
+                "HTTP://metadata.google.internal",
+                "metadata.google.internal",
+            ),
             ("localhost", "localhost"),
             ("[::1]:9000", "[::1]:9000"),
             ("http://[::1]/", "[::1]"),
             ("host:80", "host"),
         ] {
-            assert_eq!(Endpoint::parse("endpoint", given).unwrap().authority(), authority);
+            assert_eq!(
+                Endpoint::parse("endpoint", given).unwrap().authority(),
+                authority
+            );
         }
     }
 
     #[test]
     fn s063_refused_forms() {
         for given in [
-            "", "http://", "/", "host:-1", "host:0", "host:65536", "host:", "host:+1", "a b", ":80",
-            "https://host", "ftp://host", "http://host/path", "host/path", "user@host", "host?x=1",
-            "[::1", "[zz]", "[::1]x", "::1", "a..b", "host\n", "hôst", "host:1:2", "http://http://x",
+            "",
+            "http://",
+            "/",
+            "host:-1",
+            "host:0",
+            "host:65536",
+            "host:",
+            "host:+1",
+            "a b",
+            ":80",
+            "https://host",
+            "ftp://host",
+            "http://host/path",
+            "host/path",
+            "user@host",
+            "host?x=1",
+            "[::1",
+            "[zz]",
+            "[::1]x",
+            "::1",
+            "a..b",
+            "host\n",
+            "hôst",
+            "host:1:2",
+            "http://http://x",
         ] {
             let error = Endpoint::parse("endpoint", given).unwrap_err();
             assert_eq!(error.to_string().lines().count(), 1, "{error}");
         }
-        assert_eq!(Endpoint::parse("endpoint", "http://a b/").unwrap_err().position(), Some(8));
+        assert_eq!(
+            Endpoint::parse("endpoint", "http://a b/")
+                .unwrap_err()
+                .position(),
+            Some(8)
+        );
     }
 
     proptest! {

@@ -43,14 +43,21 @@ pub(super) async fn get(
         .map_err(|error| advice::unreachable(&authority, error))?;
     let io = TokioIo::new(Meter::new(stream, LARGEST_ANSWER));
     // Upper-case initials, as in Google's documentation and every other client.
-    let handshake = http1::Builder::new().title_case_headers(true).handshake(io).await;
+    let handshake = http1::Builder::new()
+        .title_case_headers(true)
+        .handshake(io)
+        .await;
     let (mut sender, connection) = handshake.map_err(|error| broken(&authority, error))?;
     let request = request(&authority, path)?;
     let exchange = async {
         let response = sender.send_request(request).await;
-        let (head, body) = response.map_err(|error| broken(&authority, error))?.into_parts();
+        let (head, body) = response
+            .map_err(|error| broken(&authority, error))?
+            .into_parts();
         check(&authority, head.status, &head.headers, flavor_required)?;
-        collect(body).await.map_err(|error| broken(&authority, error))
+        collect(body)
+            .await
+            .map_err(|error| broken(&authority, error))
     };
     let (mut exchange, mut connection) = (pin!(exchange), pin!(connection));
     let mut connected = true;
@@ -62,7 +69,11 @@ pub(super) async fn get(
             // to refill, a request to write.
             Poll::Pending if connected => {
                 connected = connection.as_mut().poll(cx).is_pending();
-                if connected { Poll::Pending } else { exchange.as_mut().poll(cx) }
+                if connected {
+                    Poll::Pending
+                } else {
+                    exchange.as_mut().poll(cx)
+                }
             }
             poll => poll,
         }
@@ -78,7 +89,13 @@ fn request(authority: &str, path: &str) -> Result<Request<String>, AuthError> {
         .header(header::HOST, authority)
         .header(FLAVOR, google)
         .body(String::new())
-        .map_err(|error| AuthError::caused(Kind::Request, "cannot be asked of the metadata server", error))
+        .map_err(|error| {
+            AuthError::caused(
+                Kind::Request,
+                "cannot be asked of the metadata server",
+                error,
+            )
+        })
 }
 
 /// A 200 from a metadata server.
@@ -127,19 +144,30 @@ fn broken(authority: &str, error: impl Into<BoxError>) -> AuthError {
         let reason = format!("the answer of {authority} is too large (more than 64 KiB)");
         return AuthError::new(Kind::Response, reason);
     }
-    let parse = error.downcast_ref::<hyper::Error>().is_some_and(|error| error.is_parse());
+    let parse = error
+        .downcast_ref::<hyper::Error>()
+        .is_some_and(|error| error.is_parse());
     let (kind, what) = if parse {
         (Kind::Response, "did not answer in HTTP")
     } else {
-        (Kind::Connect, "closed the connection in the middle of the exchange")
+        (
+            Kind::Connect,
+            "closed the connection in the middle of the exchange",
+        )
     };
-    AuthError::caused(kind, format!("the metadata server at {authority} {what}"), error)
+    AuthError::caused(
+        kind,
+        format!("the metadata server at {authority} {what}"),
+        error,
+    )
 }
 
 fn is_too_large(error: &(dyn Error + 'static)) -> bool {
     let mut next = Some(error);
     while let Some(error) = next {
-        let inside = error.downcast_ref::<std::io::Error>().and_then(|error| error.get_ref());
+        let inside = error
+            .downcast_ref::<std::io::Error>()
+            .and_then(|error| error.get_ref());
         if error.is::<TooLarge>() || inside.is_some_and(|error| error.is::<TooLarge>()) {
             return true;
         }

@@ -5,6 +5,7 @@
 //! | `endpoint.rs` | which address: text to host and port |
 //! | `exchange.rs` | one HTTP exchange over one connection, bounded in bytes |
 //! | `meter.rs` | counts the bytes of that connection |
+//! | `query.rs` | pure: scopes to a query value |
 //! | `answer.rs` | pure: a body's bytes to a token, or what is wrong with them |
 //! | `advice.rs` | pure: what a status means here, and what to do about it |
 
@@ -13,6 +14,7 @@ mod answer;
 mod endpoint;
 mod exchange;
 mod meter;
+mod query;
 
 use std::{env, fmt, time::Duration};
 
@@ -87,7 +89,11 @@ impl MetadataServer {
             Err(env::VarError::NotPresent) => {}
             Err(env::VarError::NotUnicode(host)) => {
                 let reason = "it is not valid UTF-8";
-                return Err(ConfigError::new(HOST_VARIABLE, &host.to_string_lossy(), reason));
+                return Err(ConfigError::new(
+                    HOST_VARIABLE,
+                    &host.to_string_lossy(),
+                    reason,
+                ));
             }
         }
         builder.build()
@@ -132,7 +138,11 @@ impl MetadataServerBuilder {
     pub fn build(self) -> Result<MetadataServer, ConfigError> {
         if self.flavor_optional && self.endpoint.is_none() {
             let reason = "the Metadata-Flavor header is optional at an explicit endpoint only";
-            return Err(ConfigError::new("metadata server", "flavor_optional", reason));
+            return Err(ConfigError::new(
+                "metadata server",
+                "flavor_optional",
+                reason,
+            ));
         }
         let endpoint = match self.endpoint {
             Some((what, endpoint)) => Endpoint::parse(what, &endpoint)?,
@@ -142,7 +152,11 @@ impl MetadataServerBuilder {
             Some(account) => checked_account(account)?,
             None => DEFAULT_ACCOUNT.to_owned(),
         };
-        Ok(MetadataServer { endpoint, account, flavor_required: !self.flavor_optional })
+        Ok(MetadataServer {
+            endpoint,
+            account,
+            flavor_required: !self.flavor_optional,
+        })
     }
 }
 
@@ -156,7 +170,7 @@ impl TokenSource for MetadataServer {
         let mut path = format!("{ACCOUNTS}/{}/token", self.account);
         if !scopes.is_empty() {
             path.push_str("?scopes=");
-            path.push_str(&scopes.wire_query());
+            path.push_str(&query::scopes(scopes));
         }
         let answer = exchange::get(&self.endpoint, &path, self.flavor_required).await?;
         answer::access_token(&answer)
@@ -178,7 +192,8 @@ fn checked_account(account: String) -> Result<String, ConfigError> {
     const WHAT: &str = "service account";
     const LONGEST: usize = 320;
 
-    let allowed = |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '@' | '+' | ':');
+    let allowed =
+        |c: char| c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '@' | '+' | ':');
     if let Some(at) = account.chars().position(|c| !allowed(c)) {
         let reason = "expected \"default\" or the account's e-mail address";
         return Err(ConfigError::new(WHAT, &account, reason).at(at));
@@ -240,6 +255,12 @@ mod tests {
     #[test]
     fn the_flavor_is_optional_at_an_explicit_endpoint_only() {
         assert!(MetadataServer::builder().flavor_optional().build().is_err());
-        assert!(MetadataServer::builder().endpoint("localhost").flavor_optional().build().is_ok());
+        assert!(
+            MetadataServer::builder()
+                .endpoint("localhost")
+                .flavor_optional()
+                .build()
+                .is_ok()
+        );
     }
 }

@@ -1,0 +1,231 @@
+//! A request's origin: scheme, host and port, taken from its URI in one pass.
+//!
+//! Borrowed from the URI, never allocated. Knows which URIs are not fit to be compared at all.
+
+use std::{fmt, net::Ipv6Addr};
+
+use crate::token::lease::Asker;
+
+/// What a request says about where it goes.
+#[derive(Debug)]
+pub struct Target<'a> {
+    pub(crate) scheme: Scheme,
+    /// `[userinfo@]host[:port]`
+    pub(crate) authority: Option<&'a str>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Scheme {
+    Https,
+    Http,
+    Other,
+    Missing,
+}
+
+/// An origin that patterns can be held against.
+#[derive(Debug)]
+pub(super) struct Origin<'a> {
+    pub(super) secure: bool,
+    /// Only letters, digits, `-`, `_` and inner dots; or the inside of the brackets.
+    pub(super) host: &'a str,
+    pub(super) is_v6: bool,
+    pub(super) port: u16,
+    authority: &'a str,
+}
+
+/// Why a URI has no origin that could be allowed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Fault {
+    NoHost,
+    NoScheme,
+    OtherScheme,
+    UserInfo,
+    TrailingDot,
+    OddHost,
+    OddPort,
+}
+
+pub(super) const HTTP_PORT: u16 = 80;
+pub(super) const HTTPS_PORT: u16 = 443;
+
+impl<'a> Origin<'a> {
+    #[inline]
+    pub(super) fn of(target: &Target<'a>) -> Result<Self, Fault> {
+        let Some(authority) = target.authority.filter(|authority| !authority.is_empty()) else {
+            return Err(Fault::NoHost);
+        };
+        let (secure, default_port) = match target.scheme {
+            Scheme::Https => (true, HTTPS_PORT),
+            Scheme::Http => (false, HTTP_PORT),
+            Scheme::Other => return Err(Fault::OtherScheme),
+            Scheme::Missing => return Err(Fault::NoScheme),
+        };
+        let bytes = authority.as_bytes();
+        let end = bytes
+            .iter()
+            .position(|byte| !is_host_byte(*byte))
+            .unwrap_or(bytes.len());
+        let Some((host, rest)) = authority.split_at_checked(end) else {
+            return Err(Fault::OddHost);
+        };
+        let (host, rest, is_v6) = match rest.as_bytes().first() {
+            None | Some(b':') => (host, rest, false),
+            Some(b'[') if end == 0 => match rest.get(1..).and_then(|rest| rest.split_once(']')) {
+                Some((host, rest)) => (host, rest, true),
+                None => return Err(Fault::OddHost),
+            },
+            Some(_) => return Err(odd(authority)),
+        };
+        let port = match rest.as_bytes() {
+            [] => default_port,
+            [b':', digits @ ..] => port(digits).ok_or_else(|| {
+                // A colon may as well be part of `user:password@`.
+                if authority.contains('@') {
+                    Fault::UserInfo
+                } else {
+                    Fault::OddPort
+                }
+            })?,
+            _ => return Err(odd(authority)),
+        };
+        match host.as_bytes() {
+            _ if is_v6 => {}
+            [] | [b'.', ..] => return Err(Fault::OddHost),
+            [.., b'.'] => return Err(Fault::TrailingDot),
+            _ => {}
+        }
+        Ok(Self {
+            secure,
+            host,
+            is_v6,
+            port,
+            authority,
+        })
+    }
+
+    /// The addresses and names of the metadata server, which must never be sent its own tokens.
+    pub(super) fn is_metadata_server(&self) -> bool {
+        is_metadata_host(self.host)
+    }
+
+    #[inline]
+    pub(super) fn asker(&self) -> Asker {
+        asker(self.authority)
+    }
+}
+
+pub(super) fn is_metadata_host(host: &str) -> bool {
+    const NAMES: [&str; 3] = ["metadata.google.internal", "169.254.169.254", "metadata"];
+    // GCE's IPv6-only instances.
+    const V6: Ipv6Addr = Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254);
+    NAMES.iter().any(|name| host.eq_ignore_ascii_case(name))
+        || host.contains(':') && host.parse() == Ok(V6)
+}
+
+/// A number for an authority. Whatever spellings of one host are told apart costs no more than a
+/// refresh that waits for its pace.
+#[inline]
+pub(super) fn asker(authority: &str) -> Asker {
+    // Rotate, xor, multiply, eight bytes at a time: no defence against collisions is needed, for
+    // two origins that share a number merely share a wait.
+    const FACTOR: u64 = 0x9E37_79B9_7F4A_7C15;
+    let mix = |hash: u64, word: u64| (hash.rotate_left(5) ^ word).wrapping_mul(FACTOR);
+    let (words, rest) = authority.as_bytes().as_chunks::<8>();
+    let hash = words
+        .iter()
+        .fold(0, |hash, word| mix(hash, u64::from_le_bytes(*word)));
+    let hash = rest
+        .iter()
+        .fold(hash, |hash, byte| mix(hash, u64::from(*byte)));
+    // The lowest bit is given up for never being zero.
+    Asker::MIN | hash
+}
+
+/// What a DNS name is made of, and the underscore that private names have.
+#[inline]
+pub(super) fn is_host_byte(byte: u8) -> bool {
+    const TABLE: [bool; 256] = {
+        let mut table = [false; 256];
+        let mut byte = 0_u8;
+        while byte < 128 {
+            #[allow(clippy::indexing_slicing)] // evaluated by the compiler, within bounds
+            {
+                table[byte as usize] =
+                    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+            }
+            byte += 1;
+        }
+        table
+    };
+    TABLE.get(usize::from(byte)).is_some_and(|known| *known)
+}
+
+fn odd(authority: &str) -> Fault {
+    if authority.contains('@') {
+        Fault::UserInfo
+    } else {
+        Fault::OddHost
+    }
+}
+
+/// One to five digits, from 1 to 65535.
+pub(super) fn port(digits: &[u8]) -> Option<u16> {
+    const MOST_DIGITS: usize = 5;
+    if digits.is_empty() || digits.len() > MOST_DIGITS {
+        return None;
+    }
+    let mut port = 0_u32;
+    for digit in digits {
+        port = port * 10 + u32::from(digit.is_ascii_digit().then(|| digit - b'0')?);
+    }
+    u16::try_from(port).ok().filter(|port| *port > 0)
+}
+
+impl Fault {
+    pub(super) fn reason(self) -> &'static str {
+        match self {
+            Self::NoHost => {
+                "the request's URI has no host at this level; for a client that adds its origin \
+                 inside (such as a tonic Channel), use Destinations::trust_inner()"
+            }
+            Self::NoScheme => "the request's URI has no scheme",
+            Self::OtherScheme => "only https, or http where a pattern says so, is allowed",
+            Self::UserInfo => "the URI has user information before the host",
+            Self::TrailingDot => "the host ends in a dot; write it without",
+            Self::OddHost => "the host is not a plain DNS name or address",
+            Self::OddPort => "the port is not a number from 1 to 65535",
+        }
+    }
+}
+
+impl fmt::Display for Origin<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let (scheme, default_port) = if self.secure {
+            ("https", HTTPS_PORT)
+        } else {
+            ("http", HTTP_PORT)
+        };
+        let host = self.host.to_ascii_lowercase();
+        if self.is_v6 {
+            write!(f, "{scheme}://[{host}]")?;
+        } else {
+            write!(f, "{scheme}://{host}")?;
+        }
+        if self.port == default_port {
+            Ok(())
+        } else {
+            write!(f, ":{}", self.port)
+        }
+    }
+}
+
+impl fmt::Display for Scheme {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Self::Https => "https",
+            Self::Http => "http",
+            Self::Other => "(other scheme)",
+            Self::Missing => "(no scheme)",
+        })
+    }
+}

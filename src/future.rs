@@ -1,0 +1,174 @@
+//! `ResponseFuture`: of a request that was sent, that waits for its token, or that was refused.
+//!
+//! Knows how to put a token on a request that waited, and reports a 401 for one that carried ours.
+//! What waits is boxed: a future that carried the request in one of its variants would be moved
+//! about at that size on the warm path too.
+
+use std::{
+    fmt,
+    future::Future,
+    pin::Pin,
+    task::{Context, Poll, ready},
+};
+
+use http::StatusCode;
+use pin_project_lite::pin_project;
+use tower_service::Service;
+
+use crate::{
+    error::{AuthError, BoxError},
+    policy::{Wait, Watch},
+    request::{AuthRequest, AuthResponse, sealed::Incoming},
+    retry::Rejected,
+    token::{lease::Asker, wait::Acquire},
+};
+
+pin_project! {
+    /// The response future of [`ScopedAuth`](crate::ScopedAuth).
+    ///
+    /// Dropping it at any time drops the request, or the inner future, at once. A fetch that was
+    /// begun goes on for those who come later.
+    #[must_use = "futures do nothing unless polled"]
+    pub struct ResponseFuture<S, R>
+    where
+        S: Service<R>,
+    {
+        #[pin]
+        state: State<S, R, S::Future>,
+    }
+}
+
+pin_project! {
+    #[project = StateProj]
+    enum State<S, R, F> {
+        Sent { #[pin] future: F, watch: Option<Watch> },
+        Waiting { waiting: Pin<Box<Waiting<S, R>>> },
+        Failed { error: AuthError },
+    }
+}
+
+pin_project! {
+    struct Waiting<S, R> {
+        #[pin]
+        acquire: Acquire,
+        asker: Asker,
+        // Taken when the token is there.
+        parts: Option<(S, R)>,
+    }
+}
+
+impl<S, R> ResponseFuture<S, R>
+where
+    S: Service<R>,
+{
+    #[inline]
+    pub(crate) fn sent(future: S::Future, watch: Option<Watch>) -> Self {
+        Self {
+            state: State::Sent { future, watch },
+        }
+    }
+
+    #[cold]
+    pub(crate) fn waiting(wait: Wait, ready_inner: S, request: R) -> Self {
+        let Wait {
+            supply,
+            asker,
+            refused,
+        } = wait;
+        let acquire = Acquire::new(supply, Some(asker), refused);
+        let parts = Some((ready_inner, request));
+        let waiting = Box::pin(Waiting {
+            acquire,
+            asker,
+            parts,
+        });
+        Self {
+            state: State::Waiting { waiting },
+        }
+    }
+
+    #[cold]
+    pub(crate) fn failed(error: AuthError) -> Self {
+        Self {
+            state: State::Failed { error },
+        }
+    }
+}
+
+impl<S, R> Future for ResponseFuture<S, R>
+where
+    S: Service<R>,
+    S::Error: Into<BoxError>,
+    S::Response: AuthResponse,
+    R: AuthRequest,
+{
+    type Output = Result<S::Response, BoxError>;
+
+    #[inline]
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
+        let mut state = self.project().state;
+        loop {
+            match state.as_mut().project() {
+                StateProj::Sent { future, watch } => {
+                    let mut response = ready!(future.poll(cx)).map_err(Into::into)?;
+                    if response.status() == StatusCode::UNAUTHORIZED
+                        && let Some(watch) = watch.take()
+                    {
+                        watch.refused();
+                        response.extensions_mut().insert(Rejected);
+                    }
+                    return Poll::Ready(Ok(response));
+                }
+                StateProj::Waiting { waiting } => {
+                    let next = ready!(waiting.as_mut().poll(cx));
+                    state.set(next);
+                }
+                StateProj::Failed { error } => return Poll::Ready(Err(error.clone().into())),
+            }
+        }
+    }
+}
+
+impl<S, R> Waiting<S, R>
+where
+    S: Service<R>,
+    R: AuthRequest,
+{
+    fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<State<S, R, S::Future>> {
+        let this = self.project();
+        let result = ready!(this.acquire.poll(cx));
+        let stamp = result.and_then(|lease| lease.stamp().cloned().ok_or_else(AuthError::gone));
+        let (stamp, parts) = match (stamp, this.parts.take()) {
+            (Ok(stamp), Some(parts)) => (stamp, parts),
+            (Err(error), _) => return Poll::Ready(State::Failed { error }),
+            (Ok(_), None) => {
+                return Poll::Ready(State::Failed {
+                    error: AuthError::gone(),
+                });
+            }
+        };
+        let (mut ready_inner, mut request) = parts;
+        let watch = Watch::put(request.headers_mut(), stamp, *this.asker);
+        let future = ready_inner.call(request);
+        Poll::Ready(State::Sent {
+            future,
+            watch: Some(watch),
+        })
+    }
+}
+
+impl<S, R> fmt::Debug for ResponseFuture<S, R>
+where
+    S: Service<R>,
+{
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let state = match &self.state {
+            State::Sent { .. } => "sent",
+            State::Waiting { .. } => "waiting for a token",
+            State::Failed { .. } => "failed",
+        };
+        f.debug_struct("ResponseFuture")
+            .field("state", &state)
+            .finish_non_exhaustive()
+    }
+}

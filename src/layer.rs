@@ -1,0 +1,107 @@
+//! `ScopedAuthLayer`: what to ask for, where it may go.
+//!
+//! Collects settings and wraps services. Fetches nothing, and needs no runtime.
+
+use std::{fmt, sync::Arc};
+
+use tower_layer::Layer;
+
+use crate::{
+    destination::Destinations,
+    policy::Policy,
+    service::ScopedAuth,
+    token::{
+        cache::TokenCache,
+        request::{Audience, Scopes, TokenRequest},
+        source::TokenSource,
+    },
+};
+
+/// Stamps requests with a bearer token, where they go to an allowed destination.
+///
+/// By default: an access token with the scopes that the source chooses, sent to Google APIs over
+/// https only. The services made by one layer, and all their clones, share the tokens; so do layers
+/// made [from one cache](Self::from_cache).
+///
+/// A request to elsewhere is refused with an [`AuthError`](crate::AuthError), before anything is
+/// fetched. A request that brings an `Authorization` header keeps it, and nothing is fetched for it
+/// either.
+///
+/// A request may bring its own choice: [`Scopes`] or an [`Audience`] in its extensions override the
+/// layer's (if both are there, the scopes count). `reqwest` does not show a request's extensions;
+/// with it, use a layer per choice, from one cache.
+#[derive(Clone)]
+pub struct ScopedAuthLayer {
+    cache: TokenCache,
+    request: TokenRequest,
+    destinations: Destinations,
+    replace_authorization: bool,
+}
+
+impl ScopedAuthLayer {
+    /// A layer with a cache of its own, with default settings.
+    pub fn new(source: impl TokenSource) -> Self {
+        Self::from_cache(TokenCache::new(source))
+    }
+
+    /// A layer that shares a cache with whoever else holds it.
+    pub fn from_cache(cache: TokenCache) -> Self {
+        Self {
+            cache,
+            request: TokenRequest::access_token(Scopes::default()),
+            destinations: Destinations::default(),
+            replace_authorization: false,
+        }
+    }
+
+    /// Asks for an access token with these scopes.
+    pub fn scopes(mut self, scopes: Scopes) -> Self {
+        self.request = TokenRequest::access_token(scopes);
+        self
+    }
+
+    /// Asks for an ID token for this audience, in place of an access token.
+    ///
+    /// With [`Audience::per_origin`], the origin of each request is its audience.
+    pub fn audience(mut self, audience: Audience) -> Self {
+        self.request = TokenRequest::id_token(audience);
+        self
+    }
+
+    /// Where the token may go. Default: [`Destinations::google_apis`].
+    pub fn destinations(mut self, destinations: Destinations) -> Self {
+        self.destinations = destinations;
+        self
+    }
+
+    /// Replaces an `Authorization` header that a request brings along, where it would be kept.
+    pub fn replace_authorization(mut self) -> Self {
+        self.replace_authorization = true;
+        self
+    }
+}
+
+impl<S> Layer<S> for ScopedAuthLayer {
+    type Service = ScopedAuth<S>;
+
+    fn layer(&self, inner: S) -> Self::Service {
+        let policy = Policy::new(
+            self.cache.clone(),
+            &self.request,
+            self.destinations.clone(),
+            self.replace_authorization,
+        );
+        ScopedAuth::new(inner, Arc::new(policy))
+    }
+}
+
+impl fmt::Debug for ScopedAuthLayer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ScopedAuthLayer")
+            .field("cache", &self.cache)
+            .field("request", &self.request)
+            .field("destinations", &self.destinations)
+            .field("replace_authorization", &self.replace_authorization)
+            .finish()
+    }
+}

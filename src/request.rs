@@ -1,0 +1,140 @@
+//! The sealed view of a request and a response: where it goes, its headers, its extensions.
+//!
+//! One `Service` impl serves every client because of these two traits. They say what can be read
+//! and written, and decide nothing.
+
+use http::{Extensions, HeaderMap, Request, Response, StatusCode, Uri, uri};
+
+use crate::destination::{Scheme, Target};
+
+/// A request that [`ScopedAuth`](crate::ScopedAuth) can stamp: `http::Request<B>` with any body,
+/// and `reqwest::Request` with feature `reqwest`.
+///
+/// Sealed: implemented by this crate only.
+pub trait AuthRequest: sealed::Outgoing {}
+
+/// A response whose status [`ScopedAuth`](crate::ScopedAuth) can see: `http::Response<B>` with any
+/// body, and `reqwest::Response` with feature `reqwest`.
+///
+/// Sealed: implemented by this crate only.
+pub trait AuthResponse: sealed::Incoming {}
+
+pub(crate) mod sealed {
+    use super::{Extensions, HeaderMap, StatusCode, Target};
+
+    pub trait Outgoing {
+        fn target(&self) -> Target<'_>;
+        fn headers(&self) -> &HeaderMap;
+        fn headers_mut(&mut self) -> &mut HeaderMap;
+        /// `None` if the client does not show them.
+        fn extensions(&self) -> Option<&Extensions>;
+    }
+
+    pub trait Incoming {
+        fn status(&self) -> StatusCode;
+        fn extensions_mut(&mut self) -> &mut Extensions;
+    }
+}
+
+impl<B> AuthRequest for Request<B> {}
+
+impl<B> sealed::Outgoing for Request<B> {
+    #[inline]
+    fn target(&self) -> Target<'_> {
+        target_of(self.uri())
+    }
+
+    #[inline]
+    fn headers(&self) -> &HeaderMap {
+        self.headers()
+    }
+
+    #[inline]
+    fn headers_mut(&mut self) -> &mut HeaderMap {
+        self.headers_mut()
+    }
+
+    #[inline]
+    fn extensions(&self) -> Option<&Extensions> {
+        Some(self.extensions())
+    }
+}
+
+impl<B> AuthResponse for Response<B> {}
+
+impl<B> sealed::Incoming for Response<B> {
+    #[inline]
+    fn status(&self) -> StatusCode {
+        self.status()
+    }
+
+    fn extensions_mut(&mut self) -> &mut Extensions {
+        self.extensions_mut()
+    }
+}
+
+/// The URI's own words, not parsed again: `Uri::host` would.
+#[inline]
+pub(crate) fn target_of(uri: &Uri) -> Target<'_> {
+    let scheme = match uri.scheme() {
+        Some(scheme) if *scheme == uri::Scheme::HTTPS => Scheme::Https,
+        Some(scheme) if *scheme == uri::Scheme::HTTP => Scheme::Http,
+        Some(_) => Scheme::Other,
+        None => Scheme::Missing,
+    };
+    Target {
+        scheme,
+        authority: uri.authority().map(uri::Authority::as_str),
+    }
+}
+
+#[cfg(feature = "reqwest")]
+mod reqwest_types {
+    use reqwest::{Request, Response};
+
+    use super::{
+        AuthRequest, AuthResponse, Extensions, HeaderMap, Scheme, StatusCode, Target, sealed,
+    };
+
+    impl AuthRequest for Request {}
+
+    impl sealed::Outgoing for Request {
+        fn target(&self) -> Target<'_> {
+            let url = self.url();
+            let scheme = match url.scheme() {
+                "https" => Scheme::Https,
+                "http" => Scheme::Http,
+                _ => Scheme::Other,
+            };
+            Target {
+                scheme,
+                authority: url.has_authority().then(|| url.authority()),
+            }
+        }
+
+        fn headers(&self) -> &HeaderMap {
+            self.headers()
+        }
+
+        fn headers_mut(&mut self) -> &mut HeaderMap {
+            self.headers_mut()
+        }
+
+        fn extensions(&self) -> Option<&Extensions> {
+            // reqwest keeps them to itself (0.13).
+            None
+        }
+    }
+
+    impl AuthResponse for Response {}
+
+    impl sealed::Incoming for Response {
+        fn status(&self) -> StatusCode {
+            self.status()
+        }
+
+        fn extensions_mut(&mut self) -> &mut Extensions {
+            self.extensions_mut()
+        }
+    }
+}

@@ -1,0 +1,106 @@
+//! `ScopedAuth<S>`: allowed? token there? stamp and call; else wait.
+//!
+//! Passes readiness through and never waits in `poll_ready`: token trouble is a response, not a
+//! service that is not ready.
+
+use std::{
+    fmt, mem,
+    sync::Arc,
+    task::{Context, Poll},
+};
+
+use tower_service::Service;
+
+use crate::{
+    error::BoxError,
+    future::ResponseFuture,
+    policy::{Decision, Policy},
+    request::{AuthRequest, AuthResponse},
+};
+
+/// Stamps requests with a bearer token; made by [`ScopedAuthLayer`](crate::ScopedAuthLayer).
+///
+/// # Readiness
+///
+/// It is ready when the service inside is, and never for want of a token. With a live token, `call`
+/// stamps the request and calls the service inside at once. Without one, the response future waits
+/// for it (see [`TokenCache::token`](crate::TokenCache::token) for how long), and **holds the inner
+/// service's reservation meanwhile**: the permit of a `ConcurrencyLimit`, the place in a `Buffer`.
+/// Dropping the future releases it.
+///
+/// # Errors
+///
+/// [`tower::BoxError`]: the inner service's own error as it was, or an
+/// [`AuthError`](crate::AuthError) if the request was not sent.
+#[derive(Clone)]
+pub struct ScopedAuth<S> {
+    inner: S,
+    policy: Arc<Policy>,
+}
+
+impl<S> ScopedAuth<S> {
+    pub(crate) fn new(inner: S, policy: Arc<Policy>) -> Self {
+        Self { inner, policy }
+    }
+
+    /// The service inside.
+    pub fn get_ref(&self) -> &S {
+        &self.inner
+    }
+
+    /// The service inside. What is called on it directly is not stamped.
+    pub fn get_mut(&mut self) -> &mut S {
+        &mut self.inner
+    }
+
+    /// The service inside, without this one.
+    pub fn into_inner(self) -> S {
+        self.inner
+    }
+}
+
+impl<S, R> Service<R> for ScopedAuth<S>
+where
+    S: Service<R> + Clone,
+    S::Error: Into<BoxError>,
+    S::Response: AuthResponse,
+    R: AuthRequest,
+{
+    type Response = S::Response;
+    type Error = BoxError;
+    type Future = ResponseFuture<S, R>;
+
+    #[inline]
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        self.inner.poll_ready(cx).map_err(Into::into)
+    }
+
+    #[inline]
+    fn call(&mut self, mut request: R) -> Self::Future {
+        match self.policy.decide(&mut request) {
+            Decision::Stamped(watch) => ResponseFuture::sent(self.inner.call(request), Some(watch)),
+            Decision::Pass => ResponseFuture::sent(self.inner.call(request), None),
+            Decision::Wait(wait) => {
+                // The instance that was made ready goes with the request; the clone, which is not
+                // ready, stays.
+                let not_ready_inner = self.inner.clone();
+                let ready_inner = mem::replace(&mut self.inner, not_ready_inner);
+                ResponseFuture::waiting(wait, ready_inner, request)
+            }
+            Decision::Refuse(error) => {
+                // `call` uses the readiness up, also where the service inside is not called.
+                let not_ready_inner = self.inner.clone();
+                drop(mem::replace(&mut self.inner, not_ready_inner));
+                ResponseFuture::failed(error)
+            }
+        }
+    }
+}
+
+impl<S: fmt::Debug> fmt::Debug for ScopedAuth<S> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("ScopedAuth")
+            .field("inner", &self.inner)
+            .finish_non_exhaustive()
+    }
+}
