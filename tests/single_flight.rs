@@ -1,0 +1,190 @@
+//! Groups B and E: one fetch however many callers, and what becomes of it when they go away.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
+
+mod support;
+
+use std::{sync::Arc, time::Duration};
+
+use futures_util::future::join_all;
+use support::{Answer, BUCKET, FakeMds, Inner, Reply, Script, send};
+use tokio::time::{Instant, sleep, timeout};
+use tower::Layer;
+use tower_scoped_auth::{ScopedAuth, ScopedAuthLayer, TokenCache, test_util::TestClock};
+
+fn layer(source: &Script) -> ScopedAuthLayer {
+    let cache = TokenCache::builder(source.clone())
+        .clock(TestClock::new())
+        .build()
+        .unwrap();
+    ScopedAuthLayer::from_cache(cache)
+}
+
+/// `tok-1`, `tok-2`, …, each after so many milliseconds.
+fn slow(milliseconds: u64) -> Script {
+    Script::new(move |call| {
+        Answer::token(format!("tok-{}", call.number), 3599)
+            .after(Duration::from_millis(milliseconds))
+    })
+}
+
+/// As many requests at once; fails if one of them does.
+fn burst(client: &ScopedAuth<Inner>, requests: usize) -> Vec<tokio::task::JoinHandle<()>> {
+    let one = || {
+        let client = client.clone();
+        tokio::spawn(async move {
+            send(&client, BUCKET).await.unwrap();
+        })
+    };
+    (0..requests).map(|_| one()).collect()
+}
+
+async fn join(tasks: Vec<tokio::task::JoinHandle<()>>) {
+    for task in tasks {
+        task.await.unwrap();
+    }
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn s025_hundred_thousand_first_requests() {
+    let mds = FakeMds::start(|n| {
+        Reply::token(&format!("tok-{n}"), 3599).after(Duration::from_millis(200))
+    });
+    let inner = Inner::new();
+    let client = ScopedAuthLayer::new(mds.source()).layer(inner.clone());
+    join(burst(&client, 100_000)).await;
+    assert_eq!(mds.token_requests(), 1);
+    assert_eq!(inner.calls(), 100_000);
+    assert!(inner.tokens().iter().all(|token| token == "tok-1"));
+}
+
+#[tokio::test(start_paused = true)]
+async fn s028_one_failure_answers_everyone() {
+    let source = Script::new(|_| Answer::failure("broken").after(Duration::from_millis(50)));
+    let client = layer(&source).layer(Inner::new());
+    let requests = (0..1_000).map(|_| send(&client, BUCKET));
+    let results = join_all(requests).await;
+    let causes = results.into_iter().map(|result| {
+        let error = result.unwrap_err();
+        std::error::Error::source(support::auth_error(&error))
+            .unwrap()
+            .to_string()
+    });
+    assert!(causes.into_iter().all(|cause| cause == "broken"));
+    assert!(source.calls() <= 10, "{}", source.calls());
+}
+
+#[tokio::test(start_paused = true)]
+async fn s029_after_a_failure_requests_fail_at_once_and_attempts_keep_their_pace() {
+    let source = Script::new(|_| Answer::failure("broken"));
+    let client = layer(&source).layer(Inner::new());
+    let begun = Instant::now();
+    let mut longest = Duration::ZERO;
+    while begun.elapsed() < Duration::from_secs(60) {
+        let asked = Instant::now();
+        send(&client, BUCKET).await.unwrap_err();
+        longest = longest.max(asked.elapsed());
+        sleep(Duration::from_millis(1)).await;
+    }
+    assert!(source.calls() <= 20, "{}", source.calls());
+    assert!(longest <= Duration::from_secs(31), "{longest:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn s030_clones_and_services_of_one_layer_share() {
+    let source = slow(100);
+    let layer = layer(&source);
+    let inner = Inner::new();
+    let mut tasks = Vec::new();
+    for _ in 0..3 {
+        let service = layer.layer(inner.clone());
+        for _ in 0..100 {
+            tasks.extend(burst(&service.clone(), 1));
+        }
+    }
+    join(tasks).await;
+    assert_eq!(source.calls(), 1);
+    assert_eq!(inner.calls(), 300);
+}
+
+#[tokio::test(start_paused = true)]
+async fn s032_the_last_waiter_to_come_takes_nobody_along() {
+    let source = slow(300);
+    let inner = Inner::new();
+    let client = layer(&source).layer(inner.clone());
+    let begun = Instant::now();
+    let mut tasks = burst(&client, 1_000);
+    sleep(Duration::from_millis(100)).await;
+    tasks.pop().unwrap().abort();
+    join(tasks).await;
+    assert!(
+        begun.elapsed() <= Duration::from_millis(400),
+        "{:?}",
+        begun.elapsed()
+    );
+    assert_eq!((source.calls(), inner.calls()), (1, 999));
+}
+
+#[tokio::test(start_paused = true)]
+async fn s074_impatient_callers_make_progress() {
+    let source = slow(300);
+    let inner = Inner::new();
+    let client = layer(&source).layer(inner.clone());
+    let mut succeeded = Vec::new();
+    for _ in 0..20 {
+        let result = timeout(Duration::from_millis(100), send(&client, BUCKET)).await;
+        succeeded.push(result.is_ok_and(|result| result.is_ok()));
+    }
+    let first = succeeded.iter().position(|done| *done).unwrap();
+    assert!((2..=4).contains(&first), "{succeeded:?}");
+    assert!(succeeded[first..].iter().all(|done| *done));
+    assert_eq!(source.calls(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn s077_the_first_may_go_and_so_may_all() {
+    let source = slow(300);
+    let inner = Inner::new();
+    let client = layer(&source).layer(inner.clone());
+    let mut tasks = burst(&client, 1_000);
+    sleep(Duration::from_millis(100)).await;
+    tasks.remove(0).abort();
+    join(tasks).await;
+    assert_eq!((source.calls(), inner.calls()), (1, 999));
+
+    let source = slow(300);
+    let inner = Inner::new();
+    let client = layer(&source).layer(inner.clone());
+    let tasks = burst(&client, 10);
+    sleep(Duration::from_millis(100)).await;
+    tasks.iter().for_each(tokio::task::JoinHandle::abort);
+    sleep(Duration::from_secs(10)).await;
+    send(&client, BUCKET).await.unwrap();
+    assert_eq!((source.calls(), inner.calls()), (1, 1), "the fetch went on");
+}
+
+#[test]
+fn s084_a_service_outlives_its_runtime() {
+    let runtime = || {
+        tokio::runtime::Builder::new_current_thread()
+            .enable_all()
+            .build()
+            .unwrap()
+    };
+    let mds = FakeMds::start(|n| Reply::token(&format!("tok-{n}"), if n == 1 { 1 } else { 3599 }));
+    let inner = Inner::new();
+    let client = Arc::new(ScopedAuthLayer::new(mds.source()).layer(inner.clone()));
+    let first = runtime();
+    first.block_on(send(&client, BUCKET)).unwrap();
+    drop(first);
+    // The token's one second; a real one, as the runtimes are.
+    std::thread::sleep(Duration::from_millis(1_050));
+    runtime().block_on(send(&client, BUCKET)).unwrap();
+    assert_eq!(inner.tokens(), ["tok-1", "tok-2"]);
+    assert_eq!(mds.token_requests(), 2);
+}

@@ -1,0 +1,46 @@
+//! What the scenarios are told with: a metadata server with a script, a source with a script, an
+//! inner service that insists on Tower's contract, and a log that records everything.
+//!
+//! Time in scripted tests is Tokio's, paused; sockets are used by tests in real time only.
+
+// Each test target uses its own part of it.
+#![allow(dead_code, unused_imports, unreachable_pub)]
+
+pub mod fake_mds;
+pub mod inner;
+pub mod script;
+pub mod trace;
+
+use http::Request;
+use tower::{BoxError, Service, ServiceExt};
+use tower_scoped_auth::{AuthError, ScopedAuth};
+
+pub use self::{
+    fake_mds::{FakeMds, Reply},
+    inner::Inner,
+    script::{Answer, Script},
+    trace::TraceTap,
+};
+
+/// Somewhere the default destinations allow.
+pub const BUCKET: &str = "https://storage.googleapis.com/bucket/object";
+
+pub fn get(uri: &str) -> Request<()> {
+    Request::get(uri).body(()).unwrap()
+}
+
+/// Sends one request through a clone, as Tower wants it: ready first.
+pub async fn send<S>(client: &ScopedAuth<S>, uri: &str) -> Result<S::Response, BoxError>
+where
+    ScopedAuth<S>: Service<Request<()>, Response = S::Response, Error = BoxError> + Clone,
+    S: Service<Request<()>>,
+{
+    client.clone().oneshot(get(uri)).await
+}
+
+/// The crate's own error inside a service's error.
+pub fn auth_error(error: &BoxError) -> &AuthError {
+    error
+        .downcast_ref()
+        .unwrap_or_else(|| panic!("not an AuthError: {error:?}"))
+}
