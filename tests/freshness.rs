@@ -227,3 +227,210 @@ async fn s020_a_worse_token_never_replaces_a_better_one() {
         "{times:?}"
     );
 }
+
+#[tokio::test(start_paused = true)]
+async fn s013_in_the_guard_band_a_request_waits_a_little_for_the_refresh() {
+    for refresh in [
+        Answer::token("tok-2", 3599),
+        Answer::failure("still broken"),
+    ] {
+        let refresh = std::sync::Mutex::new(Some(refresh.after(Duration::from_millis(50))));
+        let source = Script::new(move |call| match call.number {
+            1 => Answer::token("tok-1", 3599),
+            _ if call.at < secs(3591) => Answer::failure("broken"),
+            _ => refresh
+                .lock()
+                .unwrap()
+                .take()
+                .unwrap_or(Answer::failure("still broken")),
+        });
+        let inner = Inner::new();
+        let client = client(&source, &inner);
+        let begun = Instant::now();
+        send(&client, BUCKET).await.unwrap();
+        sleep_until(begun + secs(3580)).await;
+        send(&client, BUCKET).await.unwrap();
+        sleep_until(begun + secs(3591)).await;
+        let asked = Instant::now();
+        send(&client, BUCKET).await.unwrap();
+        assert!(asked.elapsed() <= secs(3), "{:?}", asked.elapsed());
+        let token = inner.last_token().unwrap();
+        if source.calls() == 3 && token == "tok-2" {
+            assert_eq!(asked.elapsed(), Duration::from_millis(50));
+        } else {
+            assert_eq!(token, "tok-1");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn s014_a_refresh_that_hangs_across_the_expiry() {
+    let source = Script::new(|call| match call.at.as_secs() {
+        0 => Answer::token("tok-1", 3599),
+        ..3601 => Answer::hang(),
+        _ => Answer::token("tok-2", 3599),
+    });
+    let inner = Inner::new();
+    let client = client(&source, &inner);
+    let begun = Instant::now();
+    send(&client, BUCKET).await.unwrap();
+    sleep_until(begun + secs(3399)).await;
+    // Until the guard band nobody waits, and in it nobody waits for a source that hangs.
+    assert_eq!(
+        traffic(&client, Duration::from_millis(100), secs(199)).await,
+        0
+    );
+    assert!(inner.tokens().iter().all(|token| token == "tok-1"));
+    sleep_until(begun + secs(3599)).await;
+    let mut tasks = Vec::new();
+    for _ in 0..500 {
+        let client = client.clone();
+        tasks.push(tokio::spawn(async move {
+            send(&client, BUCKET).await.map(drop)
+        }));
+        sleep(Duration::from_millis(4)).await;
+    }
+    for task in tasks {
+        task.await.unwrap().unwrap();
+    }
+    assert!(begun.elapsed() <= secs(3601 + 11), "{:?}", begun.elapsed());
+    assert_eq!(
+        inner
+            .tokens()
+            .iter()
+            .filter(|token| *token == "tok-2")
+            .count(),
+        500
+    );
+    assert_eq!(source.peak(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn s015_after_ten_idle_hours_one_fetch() {
+    let (source, inner) = (Script::tokens(3599), Inner::new());
+    let client = client(&source, &inner);
+    send(&client, BUCKET).await.unwrap();
+    sleep(secs(36_000)).await;
+    send(&client, BUCKET).await.unwrap();
+    assert_eq!(inner.tokens(), ["tok-1", "tok-2"]);
+    assert_eq!(source.calls(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn s016_a_thousand_processes_spread_their_refreshes() {
+    let begun = Instant::now();
+    let mut clients = Vec::new();
+    for _ in 0..1_000 {
+        let source = Script::tokens(3599);
+        let client = client(&source, &Inner::new());
+        send(&client, BUCKET).await.unwrap();
+        clients.push((source, client));
+    }
+    sleep_until(begun + secs(3365)).await;
+    while begun.elapsed() < secs(3430) {
+        for (_, client) in &clients {
+            send(client, BUCKET).await.unwrap();
+        }
+        sleep(Duration::from_millis(250)).await;
+    }
+    let mut bins = [0; 3600];
+    for (source, _) in &clients {
+        assert_eq!(source.calls(), 2);
+        bins[source.times()[1].as_secs() as usize] += 1;
+    }
+    let used = (0..3600)
+        .filter(|second| bins[*second] > 0)
+        .collect::<Vec<_>>();
+    assert!(
+        used.last().unwrap() - used.first().unwrap() >= 29,
+        "{used:?}"
+    );
+    assert!(
+        bins.iter().all(|bin| *bin <= 100),
+        "{:?}",
+        bins.iter().max()
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn s017_jitter_is_drawn_once_per_token() {
+    let source = Script::new(|call| {
+        let after = if call.number == 2 {
+            secs(9)
+        } else {
+            Duration::ZERO
+        };
+        Answer::token(format!("tok-{}", call.number), 3599).after(after)
+    })
+    .with_timeout(secs(20));
+    let inner = Inner::new();
+    let client = client(&source, &inner);
+    send(&client, BUCKET).await.unwrap();
+    sleep(secs(3374)).await;
+    traffic(&client, Duration::from_millis(4), secs(40)).await;
+    assert_eq!(source.calls(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn s018_hostile_settings_are_refused_or_harmless() {
+    let builder = || TokenCache::builder(Script::tokens(3600)).clock(TestClock::new());
+    let refused = [
+        builder().refresh_lead(Duration::ZERO),
+        builder().refresh_lead(Duration::MAX),
+        builder().attempt_timeout(Duration::ZERO),
+        builder().attempt_timeout(Duration::MAX),
+        builder().max_wait(Duration::MAX),
+        builder().max_tokens(0),
+    ];
+    for builder in refused {
+        assert_eq!(builder.build().unwrap_err().to_string().lines().count(), 1);
+    }
+    // A lead of twice the life is cut to half of it; one below the guard band leaves just that.
+    for lead in [secs(7200), secs(1)] {
+        let (source, inner) = (Script::tokens(3600), Inner::new());
+        let cache = TokenCache::builder(source.clone())
+            .clock(TestClock::new())
+            .refresh_lead(lead)
+            .build()
+            .unwrap();
+        let client = ScopedAuthLayer::from_cache(cache).layer(inner);
+        traffic(&client, secs(1), secs(3600)).await;
+        assert!(source.calls() <= 3, "{}", source.calls());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn s019_a_long_life_is_used() {
+    let (source, inner) = (Script::tokens(43_200), Inner::new());
+    let client = client(&source, &inner);
+    traffic(&client, secs(10), secs(42_900)).await;
+    assert_eq!(source.calls(), 1);
+    traffic(&client, secs(10), secs(300)).await;
+    assert_eq!(source.calls(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn s021_the_same_token_with_a_later_expiry_lives_longer() {
+    let source = Script::new(|_| Answer::token("tok-1", 600));
+    let inner = Inner::new();
+    let client = client(&source, &inner);
+    assert_eq!(traffic(&client, secs(1), secs(6000)).await, 1, "the first");
+    assert!(source.calls() <= 6000 / 300 + 1, "{}", source.calls());
+}
+
+#[tokio::test(start_paused = true)]
+async fn s022_a_token_without_expiry_is_fetched_again_within_the_hour() {
+    let calls = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
+    let counter = calls.clone();
+    let source = tower_scoped_auth::source::from_fn(move |_: tower_scoped_auth::TokenRequest| {
+        counter.fetch_add(1, std::sync::atomic::Ordering::SeqCst);
+        async { Ok::<_, std::io::Error>(tower_scoped_auth::Token::without_expiry("tok")) }
+    });
+    let cache = TokenCache::builder(source)
+        .clock(TestClock::new())
+        .build()
+        .unwrap();
+    let client = ScopedAuthLayer::from_cache(cache).layer(Inner::new());
+    assert_eq!(traffic(&client, secs(1), secs(3600)).await, 1, "the first");
+    assert_eq!(calls.load(std::sync::atomic::Ordering::SeqCst), 2);
+}

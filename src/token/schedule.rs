@@ -182,11 +182,16 @@ impl Pace {
         self.failures = self.failures.saturating_add(1);
         self.dictated = retry_after.is_some();
         self.last_end = now;
-        let wait = match retry_after {
-            Some(wait) => nanos(wait.min(RETRY_AFTER_CAP)),
-            None => backoff(self.failures, RETRY_BASE, draw),
+        self.not_before = match retry_after {
+            Some(wait) => now.saturating_add(nanos(wait.min(RETRY_AFTER_CAP))),
+            None => {
+                // Counted from the start of the attempt: an attempt that hung has waited already,
+                // and whatever ailed it may be long over.
+                let wait = backoff(self.failures, RETRY_BASE, draw);
+                let pause = now.saturating_add(wait.min(SPACING));
+                self.last_start.saturating_add(wait).max(pause)
+            }
         };
-        self.not_before = now.saturating_add(wait);
     }
 
     /// The earliest start of the next attempt, given the live token's edges if there is one.
@@ -261,6 +266,7 @@ mod tests {
     #[test]
     fn waits_double_to_the_cap_and_keep_half_of_it() {
         let mut pace = Pace::new();
+        pace.started(0);
         let waits: Vec<_> = (0..6)
             .map(|_| {
                 pace.failed(0, None, 1.0);
@@ -276,8 +282,21 @@ mod tests {
     }
 
     #[test]
+    fn an_attempt_that_hung_has_waited_already() {
+        let mut pace = Pace::new();
+        pace.failures = 10;
+        pace.started(0);
+        pace.failed(3 * S, None, 1.0);
+        assert_eq!(pace.next(None), 10 * S);
+        pace.started(10 * S);
+        pace.failed(40 * S, None, 1.0);
+        assert_eq!(pace.next(None), 41 * S, "never without a pause");
+    }
+
+    #[test]
     fn s068_a_day_of_failures_does_not_overflow() {
         let mut pace = Pace::new();
+        pace.started(0);
         for _ in 0..100_000 {
             pace.failed(0, None, 1.0);
         }

@@ -32,6 +32,7 @@
 //!   as it is.
 
 use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc, Mutex, MutexGuard, PoisonError,
         atomic::{AtomicI64, Ordering},
@@ -380,9 +381,7 @@ impl Slot {
             self.note_quiet(&state, lease.as_deref());
             (verdict, state.waiters.drain())
         };
-        for waker in woken {
-            waker.wake();
-        }
+        wake_all(woken);
         verdict
     }
 
@@ -402,9 +401,7 @@ impl Slot {
             self.note_quiet(&state, self.current.load().as_deref());
             state.waiters.drain()
         };
-        for waker in woken {
-            waker.wake();
-        }
+        wake_all(woken);
     }
 
     /// Takes `token` out of service if it is still the one in service.
@@ -736,5 +733,12 @@ impl Drive {
             Self::Begun(launch) => Some(launch),
             Self::InFlight { .. } | Self::Later { .. } => None,
         }
+    }
+}
+
+/// A waker is foreign code. If one panics, the others must be woken all the same.
+fn wake_all(wakers: impl IntoIterator<Item = Waker>) {
+    for waker in wakers {
+        let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
     }
 }

@@ -2,10 +2,13 @@
 
 use std::{
     io::{self, Write},
-    sync::{Arc, Mutex},
+    sync::{Arc, Mutex, OnceLock},
 };
 
-use tracing::subscriber::{DefaultGuard, set_default};
+use tracing::{
+    Dispatch,
+    subscriber::{DefaultGuard, set_default},
+};
 use tracing_subscriber::{fmt::MakeWriter, fmt::format::FmtSpan};
 
 #[derive(Clone, Default)]
@@ -16,6 +19,10 @@ pub struct TraceTap {
 impl TraceTap {
     /// Records this thread until the guard goes.
     pub fn install() -> (Self, DefaultGuard) {
+        // With a single dispatcher in the process, tracing lets whichever thread comes first decide
+        // for all whether an event is of interest; tests on other threads have no subscriber.
+        static SECOND: OnceLock<Dispatch> = OnceLock::new();
+        SECOND.get_or_init(|| Dispatch::new(Self::default().subscriber()));
         let tap = Self::default();
         let guard = set_default(tap.subscriber());
         (tap, guard)

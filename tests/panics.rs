@@ -1,0 +1,246 @@
+//! Group G: what panics is not ours, and what is ours goes on.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
+
+mod support;
+
+use std::{
+    convert::Infallible,
+    panic::AssertUnwindSafe,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
+
+use futures_util::FutureExt;
+use http::StatusCode;
+use support::{Answer, BUCKET, Inner, Script, TraceTap, auth_error, send};
+use tokio::time::{Instant, sleep, sleep_until};
+use tower::Layer;
+use tower_scoped_auth::{
+    ScopedAuthLayer, Token, TokenCache, TokenRequest, TokenSource, test_util::TestClock,
+};
+
+fn secs(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+fn layer(source: impl TokenSource) -> ScopedAuthLayer {
+    let cache = TokenCache::builder(source)
+        .clock(TestClock::new())
+        .build()
+        .unwrap();
+    ScopedAuthLayer::from_cache(cache)
+}
+
+/// Panics as long as it says so: before it returns a future, or inside of it.
+struct Panics {
+    inside: bool,
+    now: Arc<AtomicBool>,
+    good: Script,
+}
+
+impl TokenSource for Panics {
+    type Error = support::script::ScriptError;
+
+    fn fetch(
+        &self,
+        request: TokenRequest,
+    ) -> impl Future<Output = Result<Token, Self::Error>> + Send {
+        if !self.inside && self.now.load(Ordering::SeqCst) {
+            panic!("out of luck");
+        }
+        async move {
+            tokio::task::yield_now().await;
+            if self.now.load(Ordering::SeqCst) {
+                panic!("out of luck");
+            }
+            self.good.fetch(request).await
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn s095_a_source_that_panics_at_first() {
+    for inside in [false, true] {
+        let now = Arc::new(AtomicBool::new(true));
+        let source = Panics {
+            inside,
+            now: now.clone(),
+            good: Script::tokens(3599),
+        };
+        let client = layer(source).layer(Inner::new());
+        let begun = Instant::now();
+        let error = send(&client, BUCKET).await.unwrap_err();
+        assert!(begun.elapsed() <= secs(30), "{:?}", begun.elapsed());
+        assert!(
+            auth_error(&error).to_string().contains("panicked"),
+            "{error}"
+        );
+        now.store(false, Ordering::SeqCst);
+        let healed = Instant::now();
+        while send(&client, BUCKET).await.is_err() {
+            sleep(Duration::from_millis(100)).await;
+        }
+        assert!(healed.elapsed() <= secs(11), "{:?}", healed.elapsed());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn s096_a_source_that_panics_in_a_refresh() {
+    let (tap, _guard) = TraceTap::install();
+    let now = Arc::new(AtomicBool::new(false));
+    let source = Panics {
+        inside: true,
+        now: now.clone(),
+        good: Script::tokens(3599),
+    };
+    let inner = Inner::new();
+    let client = layer(source).layer(inner.clone());
+    let begun = Instant::now();
+    send(&client, BUCKET).await.unwrap();
+    now.store(true, Ordering::SeqCst);
+    sleep_until(begun + secs(3420)).await;
+    for _ in 0..5 {
+        send(&client, BUCKET)
+            .now_or_never()
+            .expect("nobody waits")
+            .unwrap();
+        sleep(secs(1)).await;
+    }
+    assert!(tap.text().contains("out of luck"), "{}", tap.text());
+    assert_eq!(tap.count("ERROR"), 1, "{}", tap.text());
+    now.store(false, Ordering::SeqCst);
+    for _ in 0..20 {
+        send(&client, BUCKET).await.unwrap();
+        sleep(secs(1)).await;
+    }
+    assert_eq!(inner.last_token().unwrap(), "tok-2");
+}
+
+#[tokio::test(start_paused = true)]
+async fn s100_whatever_panics_around_us_leaves_nothing_poisoned() {
+    // The service inside.
+    let bad = Arc::new(AtomicBool::new(true));
+    let flag = bad.clone();
+    let inner = Inner::answering(move |_| {
+        assert!(!flag.load(Ordering::SeqCst), "inner panics");
+        StatusCode::OK
+    });
+    let client = layer(Script::tokens(3599)).layer(inner.clone());
+    for _ in 0..10 {
+        let unwound = AssertUnwindSafe(send(&client, BUCKET)).catch_unwind().await;
+        assert!(unwound.is_err());
+    }
+    // A subscriber, while an attempt is reported.
+    let failing = Script::new(|call| match call.at.as_secs() {
+        0..10 => Answer::failure("broken"),
+        _ => Answer::token("tok", 3599),
+    });
+    let other = layer(failing).layer(Inner::new());
+    {
+        let _guard = tracing::subscriber::set_default(PanickingSubscriber);
+        let _ = AssertUnwindSafe(send(&other, BUCKET)).catch_unwind().await;
+        sleep(secs(10)).await;
+    }
+    // A waker, when the token arrives.
+    let slow = Script::new(|_| Answer::token("tok", 3599).after(secs(1)));
+    let third = layer(slow).layer(Inner::new());
+    {
+        let waker = std::task::Waker::from(Arc::new(PanickingWaker));
+        let mut request = Box::pin(send(&third, BUCKET));
+        let poll = request
+            .as_mut()
+            .poll(&mut std::task::Context::from_waker(&waker));
+        assert!(poll.is_pending());
+        let waiting = tokio::spawn({
+            let third = third.clone();
+            async move { send(&third, BUCKET).await.map(drop) }
+        });
+        sleep(secs(2)).await;
+        waiting.await.unwrap().unwrap();
+    }
+    bad.store(false, Ordering::SeqCst);
+    for client in [&client, &other, &third] {
+        for _ in 0..1_000 {
+            send(client, BUCKET).await.unwrap();
+        }
+    }
+}
+
+struct PanickingWaker;
+
+impl std::task::Wake for PanickingWaker {
+    fn wake(self: Arc<Self>) {
+        panic!("a waker panics");
+    }
+}
+
+struct PanickingSubscriber;
+
+impl tracing::Subscriber for PanickingSubscriber {
+    fn enabled(&self, metadata: &tracing::Metadata<'_>) -> bool {
+        metadata.target().starts_with("tower_scoped_auth")
+    }
+
+    fn new_span(&self, _: &tracing::span::Attributes<'_>) -> tracing::span::Id {
+        tracing::span::Id::from_u64(1)
+    }
+
+    fn record(&self, _: &tracing::span::Id, _: &tracing::span::Record<'_>) {}
+    fn record_follows_from(&self, _: &tracing::span::Id, _: &tracing::span::Id) {}
+    fn event(&self, _: &tracing::Event<'_>) {
+        panic!("a subscriber panics");
+    }
+    fn enter(&self, _: &tracing::span::Id) {}
+    fn exit(&self, _: &tracing::span::Id) {}
+}
+
+#[test]
+fn s102_a_source_that_blocks_its_thread_blocks_no_warm_request() {
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build();
+    let runtime = runtime.unwrap();
+    let release = Arc::new(AtomicBool::new(false));
+    let blocked = Arc::new(AtomicBool::new(false));
+    let (hold, at) = (release.clone(), blocked.clone());
+    let source = tower_scoped_auth::source::from_fn(move |request: TokenRequest| {
+        let (hold, at) = (hold.clone(), at.clone());
+        async move {
+            if request.scopes().is_some_and(|scopes| !scopes.is_empty()) {
+                at.store(true, Ordering::SeqCst);
+                while !hold.load(Ordering::SeqCst) {
+                    std::hint::spin_loop();
+                }
+            }
+            Ok::<_, Infallible>(Token::new("tok", secs(3599)))
+        }
+    });
+    let cache = TokenCache::new(source);
+    let inner = Inner::new();
+    let warm = ScopedAuthLayer::from_cache(cache.clone()).layer(inner.clone());
+    let scopes = tower_scoped_auth::Scopes::new(["slow"]).unwrap();
+    let slow = ScopedAuthLayer::from_cache(cache)
+        .scopes(scopes)
+        .layer(inner);
+    runtime.block_on(send(&warm, BUCKET)).unwrap();
+    let waiting = runtime.spawn(async move { send(&slow, BUCKET).await.map(drop) });
+    while !blocked.load(Ordering::SeqCst) {
+        std::thread::yield_now();
+    }
+    // One worker spins; what follows is driven by this thread.
+    for _ in 0..1_000 {
+        runtime.block_on(send(&warm, BUCKET)).unwrap();
+    }
+    release.store(true, Ordering::SeqCst);
+    runtime.block_on(waiting).unwrap().unwrap();
+}
