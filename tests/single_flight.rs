@@ -9,7 +9,7 @@
 
 mod support;
 
-use std::{sync::Arc, time::Duration};
+use std::time::Duration;
 
 use futures_util::future::join_all;
 use support::{Answer, BUCKET, FakeMds, Inner, Reply, Script, send};
@@ -166,25 +166,4 @@ async fn s077_the_first_may_go_and_so_may_all() {
     sleep(Duration::from_secs(10)).await;
     send(&client, BUCKET).await.unwrap();
     assert_eq!((source.calls(), inner.calls()), (1, 1), "the fetch went on");
-}
-
-#[test]
-fn s084_a_service_outlives_its_runtime() {
-    let runtime = || {
-        tokio::runtime::Builder::new_current_thread()
-            .enable_all()
-            .build()
-            .unwrap()
-    };
-    let mds = FakeMds::start(|n| Reply::token(&format!("tok-{n}"), if n == 1 { 1 } else { 3599 }));
-    let inner = Inner::new();
-    let client = Arc::new(ScopedAuthLayer::new(mds.source()).layer(inner.clone()));
-    let first = runtime();
-    first.block_on(send(&client, BUCKET)).unwrap();
-    drop(first);
-    // The token's one second; a real one, as the runtimes are.
-    std::thread::sleep(Duration::from_millis(1_050));
-    runtime().block_on(send(&client, BUCKET)).unwrap();
-    assert_eq!(inner.tokens(), ["tok-1", "tok-2"]);
-    assert_eq!(mds.token_requests(), 2);
 }

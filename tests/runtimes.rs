@@ -1,0 +1,308 @@
+//! Group F, and what is left behind when handles go: real runtimes, real sockets, real time.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
+
+mod support;
+
+use std::{
+    sync::mpsc,
+    thread,
+    time::{Duration, Instant},
+};
+
+use futures_util::{FutureExt, future::join_all};
+use support::{Answer, BUCKET, FakeMds, Inner, Reply, Script, send};
+use tokio::runtime::{Builder, Runtime};
+use tower::Layer;
+use tower_scoped_auth::{ScopedAuth, ScopedAuthLayer, TokenCache, test_util::TestClock};
+
+fn current_thread() -> Runtime {
+    Builder::new_current_thread().enable_all().build().unwrap()
+}
+
+fn multi_thread() -> Runtime {
+    Builder::new_multi_thread()
+        .worker_threads(2)
+        .enable_all()
+        .build()
+        .unwrap()
+}
+
+/// The first token lives a second, the later ones an hour; each takes so long.
+fn short_then_long(delay: Duration) -> FakeMds {
+    FakeMds::start(move |n| {
+        Reply::token(&format!("tok-{n}"), if n == 1 { 1 } else { 3599 }).after(delay)
+    })
+}
+
+fn client(mds: &FakeMds, inner: &Inner) -> ScopedAuth<Inner> {
+    ScopedAuthLayer::new(mds.source()).layer(inner.clone())
+}
+
+/// Until the condition holds; panics after ten seconds.
+fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
+    let begun = Instant::now();
+    while !holds() {
+        assert!(begun.elapsed() < Duration::from_secs(10), "never: {what}");
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
+#[test]
+fn s084_a_service_outlives_its_runtime() {
+    let (mds, inner) = (short_then_long(Duration::ZERO), Inner::new());
+    let client = client(&mds, &inner);
+    let first = current_thread();
+    first.block_on(send(&client, BUCKET)).unwrap();
+    drop(first);
+    thread::sleep(Duration::from_millis(1_050)); // the token's second
+    current_thread().block_on(send(&client, BUCKET)).unwrap();
+    assert_eq!(inner.tokens(), ["tok-1", "tok-2"]);
+    assert_eq!(mds.token_requests(), 2);
+}
+
+#[test]
+fn s085_the_runtime_that_fetched_is_alive_but_idle() {
+    let (mds, inner) = (short_then_long(Duration::ZERO), Inner::new());
+    let client = client(&mds, &inner);
+    let idle = current_thread();
+    idle.block_on(send(&client, BUCKET)).unwrap();
+    thread::sleep(Duration::from_millis(1_050));
+    current_thread().block_on(send(&client, BUCKET)).unwrap();
+    assert_eq!(inner.last_token().unwrap(), "tok-2");
+    drop(idle);
+}
+
+#[test]
+fn s085_the_runtime_falls_idle_in_the_middle_of_its_fetch() {
+    let (mds, inner) = (short_then_long(Duration::from_millis(100)), Inner::new());
+    // A short attempt, so that the take-over (an attempt and a second) comes soon.
+    let cache = TokenCache::builder(mds.source()).attempt_timeout(Duration::from_millis(300));
+    let client = ScopedAuthLayer::from_cache(cache.build().unwrap()).layer(inner.clone());
+    let idle = current_thread();
+    // One poll: the fetch is spawned, and nobody drives it from here on.
+    idle.block_on(async {
+        assert!(send(&client, BUCKET).now_or_never().is_none());
+    });
+    let begun = Instant::now();
+    current_thread().block_on(send(&client, BUCKET)).unwrap();
+    assert!(
+        begun.elapsed() < Duration::from_secs(10),
+        "{:?}",
+        begun.elapsed()
+    );
+    drop(idle);
+}
+
+#[test]
+fn s086_a_runtime_is_shut_down_in_the_middle_of_its_fetch() {
+    let (mds, inner) = (short_then_long(Duration::from_secs(1)), Inner::new());
+    let client = client(&mds, &inner);
+    let (first, second) = (multi_thread(), multi_thread());
+    let on_first = {
+        let client = client.clone();
+        first.spawn(async move { send(&client, BUCKET).await.map(drop) })
+    };
+    eventually("the fetch is on its way", || mds.connections() == 1);
+    let others = (0..10).map(|_| {
+        let client = client.clone();
+        second.spawn(async move { send(&client, BUCKET).await.map(drop) })
+    });
+    let others = others.collect::<Vec<_>>();
+    first.shutdown_background();
+    for result in second.block_on(join_all(others)) {
+        result.unwrap().unwrap();
+    }
+    assert!(second.block_on(on_first).is_err(), "gone with its runtime");
+    assert!(mds.token_requests() <= 2);
+}
+
+#[test]
+fn s087_a_hundred_runtimes_one_after_the_other() {
+    let (mds, inner) = (FakeMds::healthy(), Inner::new());
+    let client = client(&mds, &inner);
+    for _ in 0..100 {
+        current_thread().block_on(send(&client, BUCKET)).unwrap();
+    }
+    assert_eq!(inner.calls(), 100);
+    assert_eq!(mds.token_requests(), 1);
+}
+
+#[test]
+fn s088_two_live_runtimes_at_once() {
+    let (mds, inner) = (
+        FakeMds::start(|n| {
+            Reply::token(&format!("tok-{n}"), 3599).after(Duration::from_millis(200))
+        }),
+        Inner::new(),
+    );
+    let client = client(&mds, &inner);
+    thread::scope(|scope| {
+        for _ in 0..2 {
+            scope.spawn(|| {
+                multi_thread().block_on(async {
+                    let requests = (0..50_000).map(|_| send(&client, BUCKET));
+                    assert!(join_all(requests).await.iter().all(Result::is_ok));
+                });
+            });
+        }
+    });
+    assert_eq!(inner.calls(), 100_000);
+    assert_eq!(mds.token_requests(), 1);
+}
+
+#[test]
+fn s089_a_fetch_does_not_hold_up_its_thread() {
+    let (mds, inner) = (
+        FakeMds::start(|_| Reply::token("tok-1", 3599).after(Duration::from_millis(300))),
+        Inner::new(),
+    );
+    let client = client(&mds, &inner);
+    let local = tokio::task::LocalSet::new();
+    local.block_on(&current_thread(), async {
+        let request =
+            tokio::task::spawn_local(async move { send(&client, BUCKET).await.map(drop) });
+        let (fired, timer) = tokio::sync::oneshot::channel();
+        tokio::task::spawn_local(async move {
+            tokio::time::sleep(Duration::from_millis(50)).await;
+            fired.send(()).unwrap();
+        });
+        timer.await.unwrap();
+        assert!(
+            !request.is_finished(),
+            "the timer went off while the fetch was under way"
+        );
+        request.await.unwrap().unwrap();
+    });
+}
+
+#[test]
+fn s091_a_warm_token_needs_no_runtime() {
+    let (mds, inner) = (FakeMds::healthy(), Inner::new());
+    let client = client(&mds, &inner);
+    current_thread().block_on(send(&client, BUCKET)).unwrap();
+    let request = send(&client, BUCKET).now_or_never().expect("at once");
+    request.unwrap();
+    assert_eq!(inner.calls(), 2);
+}
+
+#[test]
+fn without_a_runtime_a_cold_request_is_an_error() {
+    let (mds, inner) = (FakeMds::healthy(), Inner::new());
+    let client = client(&mds, &inner);
+    let error = send(&client, BUCKET)
+        .now_or_never()
+        .expect("at once")
+        .unwrap_err();
+    let error = support::auth_error(&error);
+    assert!(
+        !error.is_transient() && error.to_string().contains("runtime"),
+        "{error}"
+    );
+    // A runtime without timers is none either.
+    let bare = Builder::new_current_thread().build().unwrap();
+    let error = bare.block_on(send(&client, BUCKET)).unwrap_err();
+    assert!(error.to_string().contains("runtime"), "{error}");
+    current_thread().block_on(send(&client, BUCKET)).unwrap();
+}
+
+#[test]
+fn s094_requests_are_served_to_the_end_of_a_drain() {
+    let (mds, inner) = (short_then_long(Duration::ZERO), Inner::new());
+    let client = client(&mds, &inner);
+    let runtime = multi_thread();
+    runtime.block_on(send(&client, BUCKET)).unwrap();
+    let (stop, stopped) = tokio::sync::oneshot::channel::<()>();
+    let draining = runtime.spawn(async move {
+        // The signal came; requests go on for longer than the token lives.
+        stopped.await.unwrap();
+        for _ in 0..24 {
+            send(&client, BUCKET).await.unwrap();
+            tokio::time::sleep(Duration::from_millis(50)).await;
+        }
+    });
+    stop.send(()).unwrap();
+    runtime.block_on(draining).unwrap();
+    assert_eq!(inner.last_token().unwrap(), "tok-2");
+}
+
+#[test]
+fn s081_everything_is_dropped_in_the_middle_of_a_fetch() {
+    let (mds, inner) = (FakeMds::start(|_| Reply::Hang), Inner::new());
+    let client = client(&mds, &inner);
+    let runtime = multi_thread();
+    let request = {
+        let client = client.clone();
+        runtime.spawn(async move { send(&client, BUCKET).await.map(drop) })
+    };
+    eventually("the fetch hangs", || mds.requests().len() == 1);
+    request.abort();
+    drop(client);
+    let begun = Instant::now();
+    eventually("the connection is closed", || mds.open() == 0);
+    assert!(
+        begun.elapsed() < Duration::from_secs(1),
+        "{:?}",
+        begun.elapsed()
+    );
+}
+
+#[tokio::test(start_paused = true)]
+async fn s080_nothing_runs_once_everything_is_dropped() {
+    let source = Script::new(|call| Answer::token(format!("tok-{}", call.number), 300));
+    let cache = TokenCache::builder(source.clone())
+        .clock(TestClock::new())
+        .build()
+        .unwrap();
+    let client = ScopedAuthLayer::from_cache(cache).layer(Inner::new());
+    send(&client, BUCKET).await.unwrap();
+    let handle = tokio::runtime::Handle::current();
+    let tasks = handle.metrics().num_alive_tasks();
+    assert_eq!(tasks, 0, "lazy: nothing runs in the background");
+    drop(client);
+    tokio::time::sleep(Duration::from_secs(7200)).await;
+    assert_eq!(handle.metrics().num_alive_tasks(), 0);
+    assert_eq!(source.calls(), 1);
+}
+
+#[test]
+fn s036_a_source_that_asks_through_the_service_it_feeds() {
+    let (sender, receiver) = mpsc::channel::<ScopedAuth<Inner>>();
+    let receiver = std::sync::Mutex::new(Some(receiver));
+    let own = std::sync::OnceLock::new();
+    let source = tower_scoped_auth::source::from_fn(move |_: tower_scoped_auth::TokenRequest| {
+        let client = own
+            .get_or_init(|| receiver.lock().unwrap().take().unwrap().recv().unwrap())
+            .clone();
+        async move {
+            send(&client, BUCKET).await?;
+            Ok::<_, tower::BoxError>(tower_scoped_auth::Token::new("t", Duration::from_secs(60)))
+        }
+    });
+    let runtime = Builder::new_current_thread()
+        .enable_all()
+        .start_paused(true)
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let cache = TokenCache::builder(source)
+            .clock(TestClock::new())
+            .build()
+            .unwrap();
+        let client = ScopedAuthLayer::from_cache(cache).layer(Inner::new());
+        sender.send(client.clone()).unwrap();
+        let begun = tokio::time::Instant::now();
+        let error = send(&client, BUCKET).await.unwrap_err();
+        assert!(support::auth_error(&error).is_timeout(), "{error}");
+        assert!(
+            begun.elapsed() <= Duration::from_secs(31),
+            "{:?}",
+            begun.elapsed()
+        );
+    });
+}
