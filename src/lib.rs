@@ -13,6 +13,8 @@
 
 mod config_error;
 mod destination;
+#[cfg(feature = "emulator")]
+pub mod emulator;
 mod error;
 mod future;
 mod layer;

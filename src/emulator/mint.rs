@@ -1,0 +1,228 @@
+//! Which access token is answered now, and what became of the ones answered before.
+//!
+//! Pure with respect to time: every call is told what time it is. Knows lifetimes, scope sets and
+//! generations; knows nothing of HTTP, accounts or sockets.
+
+use std::collections::{BTreeSet, HashMap, VecDeque};
+use std::time::{Duration, Instant};
+
+/// Scopes in no particular order: `?scopes=a,b` and `?scopes=b,a` share one cached token.
+pub(super) type ScopeSet = BTreeSet<String>;
+
+/// Tokens remembered at most, so that a server left running does not grow without end.
+const REMEMBERED: usize = 10_000;
+
+/// Random characters in a token, after the prefix.
+const RANDOM: usize = 40;
+
+/// Mints tokens and serves each one again until little of its life is left.
+pub(super) struct Mint {
+    lifetime: Duration,
+    window: Duration,
+    minted: u64,
+    current: HashMap<ScopeSet, String>,
+    known: HashMap<String, Known>,
+    /// The secrets in `known`, oldest first.
+    order: VecDeque<String>,
+}
+
+/// What is remembered of a minted token.
+struct Known {
+    generation: u64,
+    minted_at: Instant,
+    expired: bool,
+    revoked: bool,
+}
+
+/// A token as it goes out now.
+pub(super) struct Served {
+    pub(super) secret: String,
+    pub(super) left: Duration,
+}
+
+impl Mint {
+    /// Tokens live `lifetime`; one that has `remint_at` or less left is no longer served.
+    ///
+    /// The window is at most half the lifetime. Otherwise a server with short-lived tokens would
+    /// never serve one twice, and the same-token answers clients must cope with would not occur.
+    pub(super) fn new(lifetime: Duration, remint_at: Duration) -> Self {
+        Self {
+            lifetime,
+            window: remint_at.min(lifetime / 2),
+            minted: 0,
+            current: HashMap::new(),
+            known: HashMap::new(),
+            order: VecDeque::new(),
+        }
+    }
+
+    /// The token for `scopes`: the cached one while it lasts, else a new one.
+    pub(super) fn serve(&mut self, scopes: ScopeSet, now: Instant) -> Served {
+        if let Some(secret) = self.current.get(&scopes) {
+            let left = self.left(secret, now);
+            if left > self.window {
+                return Served {
+                    secret: secret.clone(),
+                    left,
+                };
+            }
+        }
+        let secret = self.mint(now);
+        self.current.insert(scopes, secret.clone());
+        Served {
+            secret,
+            left: self.lifetime,
+        }
+    }
+
+    /// Which mint `secret` came from, counted from 1 over all scope sets.
+    pub(super) fn generation_of(&self, secret: &str) -> Option<u64> {
+        self.known.get(secret).map(|known| known.generation)
+    }
+
+    pub(super) fn is_valid(&self, secret: &str, now: Instant) -> bool {
+        let revoked = self.known.get(secret).is_none_or(|known| known.revoked);
+        !revoked && !self.left(secret, now).is_zero()
+    }
+
+    /// Forgets what is cached; tokens already handed out keep their lives.
+    pub(super) fn rotate(&mut self) {
+        self.current.clear();
+    }
+
+    /// Makes `secret` invalid, but goes on serving it: the real server is not told either.
+    pub(super) fn revoke(&mut self, secret: &str) {
+        if let Some(known) = self.known.get_mut(secret) {
+            known.revoked = true;
+        }
+    }
+
+    /// Ends the life of every token minted so far.
+    pub(super) fn expire_all(&mut self) {
+        for known in self.known.values_mut() {
+            known.expired = true;
+        }
+        self.current.clear();
+    }
+
+    fn mint(&mut self, now: Instant) -> String {
+        let random = std::iter::repeat_with(fastrand::alphanumeric).take(RANDOM);
+        let secret: String = "ya29.emulated-".chars().chain(random).collect();
+        self.minted += 1;
+        let known = Known {
+            generation: self.minted,
+            minted_at: now,
+            expired: false,
+            revoked: false,
+        };
+        self.known.insert(secret.clone(), known);
+        self.order.push_back(secret.clone());
+        if self.order.len() > REMEMBERED
+            && let Some(oldest) = self.order.pop_front()
+        {
+            self.known.remove(&oldest);
+            self.current.retain(|_, cached| *cached != oldest);
+        }
+        secret
+    }
+
+    /// How much of its life `secret` has left; nothing if it was never minted here.
+    fn left(&self, secret: &str, now: Instant) -> Duration {
+        match self.known.get(secret) {
+            Some(known) if !known.expired => self
+                .lifetime
+                .saturating_sub(now.saturating_duration_since(known.minted_at)),
+            _ => Duration::ZERO,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const fn s(seconds: u64) -> Duration {
+        Duration::from_secs(seconds)
+    }
+
+    fn set(scopes: &[&str]) -> ScopeSet {
+        scopes.iter().map(|scope| scope.to_string()).collect()
+    }
+
+    #[test]
+    fn serves_the_same_token_until_the_window_and_counts_down() {
+        let (mut mint, start) = (Mint::new(s(3600), s(300)), Instant::now());
+        let first = mint.serve(set(&["a"]), start);
+        assert_eq!(first.left, s(3600));
+        assert!(first.secret.starts_with("ya29.emulated-"));
+        assert!(first.secret.len() >= "ya29.emulated-".len() + 32);
+
+        let later = mint.serve(set(&["a"]), start + s(3299));
+        assert_eq!((later.secret == first.secret, later.left), (true, s(301)));
+
+        let next = mint.serve(set(&["a"]), start + s(3300));
+        assert_eq!((next.secret == first.secret, next.left), (false, s(3600)));
+        assert_eq!(mint.generation_of(&first.secret), Some(1));
+        assert_eq!(mint.generation_of(&next.secret), Some(2));
+        assert_eq!(mint.generation_of("other"), None);
+
+        assert!(mint.is_valid(&first.secret, start + s(3599)));
+        assert!(!mint.is_valid(&first.secret, start + s(3600)));
+        assert!(!mint.is_valid("other", start));
+    }
+
+    #[test]
+    fn the_window_is_at_most_half_the_lifetime() {
+        let (mut mint, start) = (Mint::new(s(60), s(300)), Instant::now());
+        let first = mint.serve(set(&[]), start).secret;
+        assert_eq!(mint.serve(set(&[]), start + s(29)).secret, first);
+        assert_ne!(mint.serve(set(&[]), start + s(30)).secret, first);
+    }
+
+    #[test]
+    fn one_token_per_scope_set() {
+        let (mut mint, now) = (Mint::new(s(3600), s(300)), Instant::now());
+        let ab = mint.serve(set(&["a", "b"]), now).secret;
+        assert_eq!(mint.serve(set(&["b", "a"]), now).secret, ab);
+        assert_ne!(mint.serve(set(&["a"]), now).secret, ab);
+    }
+
+    #[test]
+    fn rotate_revoke_and_expire() {
+        let (mut mint, now) = (Mint::new(s(3600), s(300)), Instant::now());
+        let first = mint.serve(set(&[]), now).secret;
+        mint.rotate();
+        let second = mint.serve(set(&[]), now).secret;
+        assert_ne!(second, first);
+        assert!(mint.is_valid(&first, now) && mint.is_valid(&second, now));
+
+        mint.revoke(&second);
+        assert!(!mint.is_valid(&second, now));
+        assert_eq!(
+            mint.serve(set(&[]), now).secret,
+            second,
+            "still served from the cache"
+        );
+
+        mint.expire_all();
+        assert!(!mint.is_valid(&first, now));
+        assert_ne!(mint.serve(set(&[]), now).secret, second);
+        assert_eq!(mint.generation_of(&first), Some(1));
+    }
+
+    #[test]
+    fn memory_is_bounded() {
+        let (mut mint, now) = (Mint::new(s(3600), s(300)), Instant::now());
+        let first = mint.serve(set(&["kept"]), now).secret;
+        for _ in 0..REMEMBERED {
+            mint.current.remove(&set(&[]));
+            mint.serve(set(&[]), now);
+        }
+        assert_eq!(
+            (mint.known.len(), mint.order.len()),
+            (REMEMBERED, REMEMBERED)
+        );
+        assert_eq!(mint.generation_of(&first), None);
+        assert_ne!(mint.serve(set(&["kept"]), now).secret, first);
+    }
+}

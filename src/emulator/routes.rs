@@ -1,0 +1,136 @@
+//! From a request's head to the answer: the rules of the metadata server.
+//!
+//! Pure but for the mint, which is told the time. Knows HTTP semantics and the protocol's rules;
+//! does no I/O and knows no faults.
+
+use std::time::Instant;
+
+use http::{Method, header::HOST};
+use serde_json::json;
+
+use super::{
+    answer::Answer,
+    head::Head,
+    mint::{Mint, ScopeSet},
+    site::{Node, Site},
+    target::{Path, parameter},
+};
+
+/// What kind of request it is, for counting and for faults.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(super) enum Kind {
+    Token,
+    Identity,
+    Other,
+}
+
+pub(super) struct Routes {
+    site: Site,
+    tree: Node,
+}
+
+const FLAVOR: &str = "metadata-flavor";
+const FORWARDED: &str = "x-forwarded-for";
+/// The real server's words.
+const FLAVOR_MISSING: &str = r#"Missing required header "Metadata-Flavor": "Google""#;
+
+impl Routes {
+    pub(super) fn new(site: Site) -> Self {
+        let tree = site.tree();
+        Self { site, tree }
+    }
+
+    pub(super) fn kind(&self, head: &Head) -> Kind {
+        let path = Path::parse(head.uri.path());
+        match path
+            .as_ref()
+            .and_then(|path| self.tree.find(path.segments()))
+        {
+            Some(Node::Token) => Kind::Token,
+            Some(Node::Identity) => Kind::Identity,
+            _ => Kind::Other,
+        }
+    }
+
+    pub(super) fn answer(&self, head: &Head, mint: &mut Mint, now: Instant) -> Answer {
+        if head.method != Method::GET && head.method != Method::HEAD {
+            return Answer::status(405).with_header("Allow", "GET, HEAD");
+        }
+        if head.headers.contains_key(FORWARDED) {
+            return Answer::status(403);
+        }
+        let Some(path) = Path::parse(head.uri.path()) else {
+            return Answer::status(404);
+        };
+        // The root is for finding out whether this is a metadata server at all.
+        if path.segments().next().is_some() {
+            match head.headers.get(FLAVOR).map(|flavor| flavor.as_bytes()) {
+                Some(b"Google") => {}
+                Some(_) => return Answer::status(404),
+                None => return Answer::status(403).with_body(FLAVOR_MISSING),
+            }
+        }
+        let Some(node) = self.tree.find(path.segments()) else {
+            return Answer::status(404);
+        };
+        match (node, path.is_directory()) {
+            (Node::Directory(_), false) => to_the_slash(head),
+            (Node::Directory(_), true) => directory(head, node),
+            // A value is not a directory.
+            (_, true) => Answer::status(404),
+            (Node::Token, false) => self.token(head, mint, now),
+            (Node::Identity, false) => identity(head),
+            (value, false) => Answer::text(value.text()),
+        }
+    }
+
+    fn token(&self, head: &Head, mint: &mut Mint, now: Instant) -> Answer {
+        let asked = parameter(head.uri.query(), "scopes").filter(|_| self.site.honour_scopes);
+        let scopes: ScopeSet = match &asked {
+            Some(scopes) => scopes
+                .split(',')
+                .filter(|s| !s.is_empty())
+                .map(str::to_owned)
+                .collect(),
+            None => ScopeSet::new(),
+        };
+        let served = mint.serve(scopes, now);
+        let body = json!({
+            "access_token": served.secret,
+            // Whole seconds, rounded down: never more than is left.
+            "expires_in": served.left.as_secs(),
+            "token_type": "Bearer",
+        });
+        Answer::json(body.to_string())
+    }
+}
+
+fn to_the_slash(head: &Head) -> Answer {
+    let host = head
+        .headers
+        .get(HOST)
+        .and_then(|host| host.to_str().ok())
+        .unwrap_or_default();
+    let query = head
+        .uri
+        .query()
+        .map(|query| format!("?{query}"))
+        .unwrap_or_default();
+    let location = format!("http://{host}{}/{query}", head.uri.path());
+    Answer::status(301).with_header("Location", location)
+}
+
+fn directory(head: &Head, node: &Node) -> Answer {
+    let recursive = parameter(head.uri.query(), "recursive");
+    match recursive.is_some_and(|value| value.eq_ignore_ascii_case("true")) {
+        true => Answer::tree(node.json().unwrap_or_default().to_string()),
+        false => Answer::text(node.text()),
+    }
+}
+
+fn identity(head: &Head) -> Answer {
+    match parameter(head.uri.query(), "audience").filter(|audience| !audience.is_empty()) {
+        Some(_) => Answer::status(404).with_body("identity tokens are not emulated"),
+        None => Answer::status(400).with_body("non-empty audience parameter required"),
+    }
+}
