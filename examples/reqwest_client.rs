@@ -29,7 +29,8 @@ async fn main() -> Result<(), BoxError> {
         .layer(auth)
         .service(reqwest::Client::new());
 
-    let get = || reqwest::Request::new(reqwest::Method::GET, url(api));
+    let url: reqwest::Url = format!("http://{api}/bucket").parse()?;
+    let get = || reqwest::Request::new(reqwest::Method::GET, url.clone());
     let response = client.ready().await?.call(get()).await?;
     println!(
         "{}, token no. {}",
@@ -47,12 +48,4 @@ async fn main() -> Result<(), BoxError> {
     );
     println!("token requests: {}", mds.token_requests());
     Ok(())
-}
-
-fn url(api: std::net::SocketAddr) -> reqwest::Url {
-    let mut url = reqwest::Url::parse("http://localhost/bucket").expect("a literal");
-    url.set_ip_host(api.ip()).expect("an http URL has a host");
-    url.set_port(Some(api.port()))
-        .expect("an http URL has a port");
-    url
 }

@@ -267,7 +267,7 @@ async fn s013_in_the_guard_band_a_request_waits_a_little_for_the_refresh() {
 async fn s014_a_refresh_that_hangs_across_the_expiry() {
     let source = Script::new(|call| match call.at.as_secs() {
         0 => Answer::token("tok-1", 3599),
-        ..3601 => Answer::hang(),
+        1..3601 => Answer::hang(),
         _ => Answer::token("tok-2", 3599),
     });
     let inner = Inner::new();

@@ -1,7 +1,6 @@
 //! A token source that answers as a test says, on Tokio's clock, and counts.
 
 use std::{
-    future::Future,
     sync::{
         Arc, Mutex,
         atomic::{AtomicUsize, Ordering},
@@ -142,34 +141,29 @@ impl Drop for Running {
 impl TokenSource for Script {
     type Error = ScriptError;
 
-    fn fetch(
-        &self,
-        request: TokenRequest,
-    ) -> impl Future<Output = Result<Token, ScriptError>> + Send {
-        async move {
-            let at = self.begun.elapsed();
-            let number = {
-                let mut calls = self.calls.lock().unwrap();
-                calls.push(at);
-                calls.len()
-            };
-            let running = Running(Arc::clone(&self.running));
-            let now = self.running.fetch_add(1, Ordering::SeqCst) + 1;
-            self.peak.fetch_max(now, Ordering::SeqCst);
-            let answer = (self.play)(Call {
-                number,
-                at,
-                request,
-            });
-            if !answer.after.is_zero() {
-                sleep(answer.after).await;
-            }
-            drop(running);
-            answer
-                .result
-                .map(|(name, life)| Token::new(name, life))
-                .map_err(ScriptError)
+    async fn fetch(&self, request: TokenRequest) -> Result<Token, ScriptError> {
+        let at = self.begun.elapsed();
+        let number = {
+            let mut calls = self.calls.lock().unwrap();
+            calls.push(at);
+            calls.len()
+        };
+        let running = Running(Arc::clone(&self.running));
+        let now = self.running.fetch_add(1, Ordering::SeqCst) + 1;
+        self.peak.fetch_max(now, Ordering::SeqCst);
+        let answer = (self.play)(Call {
+            number,
+            at,
+            request,
+        });
+        if !answer.after.is_zero() {
+            sleep(answer.after).await;
         }
+        drop(running);
+        answer
+            .result
+            .map(|(name, life)| Token::new(name, life))
+            .map_err(ScriptError)
     }
 
     fn attempt_timeout(&self) -> Duration {
