@@ -37,9 +37,12 @@ pub(crate) mod lease;
 pub(crate) mod request;
 mod schedule;
 mod slot;
+#[cfg(all(test, scoped_auth_loom))]
+mod slot_model;
 pub mod source;
 pub(crate) mod status;
 pub(crate) mod supply;
+mod sync;
 pub(crate) mod value;
 pub(crate) mod wait;
 mod waiters;

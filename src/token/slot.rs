@@ -2,7 +2,7 @@
 //!
 //! Here the two roads meet. Requests look at the lease without a lock; only when there is something
 //! to decide do they take the state's mutex. The slot decides and remembers. It starts nothing: a
-//! fetch is launched by whoever received a [`Launch`] (see [`crate::token::flight`]), timers belong
+//! fetch is launched by whoever received a [`Launch`] (see [`crate::token::supply`]), timers belong
 //! to the waiters (see [`crate::token::wait`]). It never reads a clock, and knows no source, no
 //! runtime, no HTTP.
 //!
@@ -21,7 +21,7 @@
 //!        └────────────────────────────────────────────┘
 //! ```
 //!
-//! What holds in every state, and is checked by the model in `tests/slot_model.rs`:
+//! What holds in every state, and is checked by loom (`slot_model.rs`):
 //!
 //! - At most one flight has the current id. A verdict with an older id (a superseded flight that
 //!   came back after all) may still publish a better token, and changes nothing else.
@@ -33,21 +33,18 @@
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
-    sync::{
-        Arc, Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicI64, Ordering},
-    },
+    sync::{Arc, atomic::Ordering},
     task::Waker,
     time::{Duration, SystemTime},
 };
 
-use arc_swap::ArcSwapOption;
 use tokio::task::AbortHandle;
 
 use super::{
     clock::{Moment, nanos},
     lease::{Asker, Lease, Stamp},
     schedule::{Edges, Pace, Phase},
+    sync::{AtomicI64, Current, Mutex, MutexGuard, PoisonError},
     value::Token,
     waiters::{Ticket, Waiters},
 };
@@ -73,7 +70,7 @@ const BETTER_WAIT: Duration = Duration::from_secs(3);
 const NEAR: Duration = Duration::from_secs(1);
 
 pub(crate) struct Slot {
-    current: ArcSwapOption<Lease>,
+    current: Current<Lease>,
     /// Until then (monotonic nanoseconds) a request with a live token need not take the lock: there
     /// is nothing to begin. A hint; the state decides.
     quiet_until: AtomicI64,
@@ -238,7 +235,7 @@ impl Slot {
             trouble: None,
         };
         Self {
-            current: ArcSwapOption::empty(),
+            current: Current::empty(),
             quiet_until: AtomicI64::new(i64::MIN),
             state: Mutex::new(state),
             limits,

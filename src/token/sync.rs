@@ -1,0 +1,49 @@
+//! What the slot synchronises with: the real thing, or a model checker's stand-in.
+//!
+//! Under `--cfg scoped_auth_loom` the same slot is compiled over loom's lock and atomics, and
+//! `slot_model.rs` has loom try every interleaving. Nothing else differs.
+
+#[cfg(not(scoped_auth_loom))]
+pub(super) use std::sync::{Mutex, MutexGuard, PoisonError, atomic::AtomicI64};
+
+#[cfg(scoped_auth_loom)]
+pub(super) use loom::sync::{Mutex, MutexGuard, atomic::AtomicI64};
+#[cfg(scoped_auth_loom)]
+pub(super) use std::sync::PoisonError;
+
+#[cfg(not(scoped_auth_loom))]
+pub(super) type Current<T> = arc_swap::ArcSwapOption<T>;
+
+#[cfg(scoped_auth_loom)]
+pub(super) use self::model::Current;
+
+#[cfg(scoped_auth_loom)]
+mod model {
+    use std::sync::{Arc, PoisonError};
+
+    use loom::sync::Mutex;
+
+    /// An arc-swap slot as its documentation promises it: each operation is one atomic step.
+    pub(in crate::token) struct Current<T>(Mutex<Option<Arc<T>>>);
+
+    impl<T> Current<T> {
+        pub(in crate::token) fn empty() -> Self {
+            Self(Mutex::new(None))
+        }
+
+        pub(in crate::token) fn load(&self) -> Option<Arc<T>> {
+            self.0
+                .lock()
+                .unwrap_or_else(PoisonError::into_inner)
+                .clone()
+        }
+
+        pub(in crate::token) fn load_full(&self) -> Option<Arc<T>> {
+            self.load()
+        }
+
+        pub(in crate::token) fn store(&self, value: Option<Arc<T>>) {
+            *self.0.lock().unwrap_or_else(PoisonError::into_inner) = value;
+        }
+    }
+}
