@@ -1,0 +1,352 @@
+//! Group M: what is bounded stays bounded. Heap and tasks are counted; sizes are cut down to run in
+//! seconds, and the full ones are `--ignored`.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
+
+mod support;
+
+use std::{
+    alloc::{GlobalAlloc, Layout, System},
+    sync::{
+        Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicIsize, Ordering},
+    },
+    task::{Context, Waker},
+    time::Duration,
+};
+
+use futures_util::future::join_all;
+use support::{Answer, BUCKET, Script, get};
+use tokio::{
+    runtime::Handle,
+    time::{Instant, sleep},
+};
+use tower::{Layer, Service, ServiceExt};
+use tower_scoped_auth::{
+    ScopedAuth, ScopedAuthLayer, Scopes, TokenCache, TokenRequest, test_util::TestClock,
+};
+
+/// Live bytes of the whole process.
+struct Tap;
+
+static LIVE: AtomicIsize = AtomicIsize::new(0);
+static PEAK: AtomicIsize = AtomicIsize::new(0);
+
+// The only unsafe code of the repository: counting is not possible without.
+#[allow(unsafe_code)]
+// SAFETY: every call is passed on to the system's allocator as it is.
+unsafe impl GlobalAlloc for Tap {
+    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
+        let live = LIVE.fetch_add(layout.size().cast_signed(), Ordering::Relaxed);
+        PEAK.fetch_max(live + layout.size().cast_signed(), Ordering::Relaxed);
+        // SAFETY: the caller's promises are passed on.
+        unsafe { System.alloc(layout) }
+    }
+
+    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
+        LIVE.fetch_sub(layout.size().cast_signed(), Ordering::Relaxed);
+        // SAFETY: the caller's promises are passed on.
+        unsafe { System.dealloc(pointer, layout) }
+    }
+}
+
+#[global_allocator]
+static TAP: Tap = Tap;
+
+const KIB: isize = 1024;
+const MIB: isize = 1024 * KIB;
+
+/// One test at a time: the count is the process's.
+fn alone() -> MutexGuard<'static, ()> {
+    static ALONE: Mutex<()> = Mutex::new(());
+    ALONE.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+fn live() -> isize {
+    LIVE.load(Ordering::Relaxed)
+}
+
+fn paused<F: Future<Output = ()>>(test: F) {
+    let runtime = tokio::runtime::Builder::new_current_thread();
+    { runtime }
+        .enable_all()
+        .start_paused(true)
+        .build()
+        .unwrap()
+        .block_on(test);
+}
+
+fn cache(source: &Script) -> TokenCache {
+    TokenCache::builder(source.clone())
+        .clock(TestClock::new())
+        .build()
+        .unwrap()
+}
+
+/// Forgets what it saw: a recording service would grow.
+#[derive(Clone)]
+struct Sink;
+
+impl Service<http::Request<()>> for Sink {
+    type Response = http::Response<()>;
+    type Error = std::convert::Infallible;
+    type Future = std::future::Ready<Result<Self::Response, Self::Error>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> std::task::Poll<Result<(), Self::Error>> {
+        std::task::Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<()>) -> Self::Future {
+        assert!(request.headers().contains_key("authorization"));
+        std::future::ready(Ok(http::Response::new(())))
+    }
+}
+
+fn scopes(number: usize) -> TokenRequest {
+    TokenRequest::access_token(Scopes::new([format!("scope-{number}")]).unwrap())
+}
+
+async fn cancellations(count: usize) {
+    // A token that never comes for the first half, and is there for the second.
+    let source = Script::new(|call| match call.at.as_secs() {
+        0..100 => Answer::hang(),
+        _ => Answer::token("tok", 3599),
+    });
+    let client: ScopedAuth<Sink> = ScopedAuthLayer::from_cache(cache(&source)).layer(Sink);
+    let mut context = Context::from_waker(Waker::noop());
+    let mut drop_one = |polls: u32| {
+        let mut client = client.clone();
+        let _ = Service::<http::Request<()>>::poll_ready(&mut client, &mut context);
+        let mut future = std::pin::pin!(client.call(get(BUCKET)));
+        for _ in 0..polls {
+            if future.as_mut().poll(&mut context).is_ready() {
+                break;
+            }
+        }
+    };
+    drop_one(1);
+    tokio::task::yield_now().await;
+    let before = live();
+    for number in 0..count {
+        drop_one(fastrand::u32(0..3));
+        if number == count / 2 {
+            sleep(Duration::from_secs(120)).await;
+        }
+    }
+    assert!(live() - before < MIB, "{} bytes", live() - before);
+    assert!(Handle::current().metrics().num_alive_tasks() <= 1);
+    send_one(&client).await;
+}
+
+async fn send_one(client: &ScopedAuth<Sink>) {
+    client.clone().oneshot(get(BUCKET)).await.unwrap();
+}
+
+#[test]
+fn s079_a_hundred_thousand_cancellations() {
+    let _alone = alone();
+    paused(cancellations(100_000));
+}
+
+#[test]
+#[ignore = "the full size of s079"]
+fn s079_a_million_cancellations() {
+    let _alone = alone();
+    paused(cancellations(1_000_000));
+}
+
+#[test]
+fn s083_ten_thousand_layers() {
+    let _alone = alone();
+    paused(async {
+        let round = async |count: usize| {
+            for _ in 0..count {
+                let source = Script::tokens(3599);
+                let client = ScopedAuthLayer::from_cache(cache(&source)).layer(Sink);
+                send_one(&client).await;
+            }
+        };
+        round(10).await;
+        let before = live();
+        round(10_000).await;
+        assert!(live() - before < MIB, "{} bytes", live() - before);
+        assert_eq!(Handle::current().metrics().num_alive_tasks(), 0);
+    });
+}
+
+#[test]
+fn s166_ten_thousand_scope_sets_in_ten_seconds() {
+    let _alone = alone();
+    paused(async {
+        let source = Script::new(|call| {
+            Answer::token(format!("tok-{}", call.number), 3599).after(Duration::from_millis(10))
+        });
+        let cache = cache(&source);
+        let before = live();
+        PEAK.store(before, Ordering::Relaxed);
+        let requests = (0..10_000).map(|number| {
+            let cache = cache.clone();
+            async move {
+                sleep(Duration::from_millis(number)).await;
+                cache.token(&scopes(number as usize)).await.unwrap();
+            }
+        });
+        join_all(requests).await;
+        assert_eq!(source.calls(), 10_000);
+        assert!(source.peak() <= 16, "{}", source.peak());
+        let peak = PEAK.load(Ordering::Relaxed) - before;
+        assert!(peak < 40 * MIB, "{peak} bytes");
+        assert!(cache.len() <= 256, "{}", cache.len());
+    });
+}
+
+async fn keys(count: usize) {
+    let source = Script::tokens(3599);
+    let cache = cache(&source);
+    let step = Duration::from_secs(3600) / u32::try_from(count).unwrap();
+    for number in 0..1_000 {
+        cache.token(&scopes(number)).await.unwrap();
+    }
+    let before = live();
+    for number in 0..count {
+        cache.token(&scopes(number)).await.unwrap();
+        assert!(cache.len() <= 256);
+        sleep(step).await;
+    }
+    // The script's own book of calls is not the cache's.
+    let book = isize::try_from(2 * count * size_of::<Duration>()).unwrap();
+    assert!(live() - before < MIB + book, "{} bytes", live() - before);
+    // Idle for two lifetimes: no fetch, and gone with the next new key.
+    let calls = source.calls();
+    sleep(Duration::from_secs(7200)).await;
+    assert_eq!(source.calls(), calls);
+    cache.token(&scopes(count + 1)).await.unwrap();
+    assert_eq!(cache.len(), 1);
+}
+
+#[test]
+fn s167_ten_thousand_distinct_keys() {
+    let _alone = alone();
+    paused(keys(10_000));
+}
+
+#[test]
+#[ignore = "the full size of s167"]
+fn s167_a_million_distinct_keys() {
+    let _alone = alone();
+    paused(keys(1_000_000));
+}
+
+#[test]
+fn s168_many_keys_that_expire_at_once_are_refreshed_in_turn() {
+    let _alone = alone();
+    paused(async {
+        // A server that takes its time: 16 at once, 100 ms each, are 160 a second.
+        let source = Script::new(|call| {
+            Answer::token(format!("tok-{}", call.number), 3599).after(Duration::from_millis(100))
+        });
+        let cache = TokenCache::builder(source.clone())
+            .clock(TestClock::new())
+            .max_tokens(2_000)
+            .build()
+            .unwrap();
+        let all = || {
+            join_all((0..1_000).map(|n| {
+                let cache = cache.clone();
+                async move { cache.token(&scopes(n)).await.unwrap() }
+            }))
+        };
+        all().await;
+        sleep(Duration::from_secs(3600)).await;
+        all().await;
+        assert!(source.peak() <= 16, "{}", source.peak());
+        let times = source.times();
+        let storm = times
+            .windows(201)
+            .any(|w| w[200] - w[0] < Duration::from_secs(1));
+        assert!(!storm, "more than 200 token requests within a second");
+    });
+}
+
+#[test]
+fn s171_ten_thousand_refresh_cycles() {
+    let _alone = alone();
+    paused(async {
+        let source = Script::tokens(60);
+        let client: ScopedAuth<Sink> = ScopedAuthLayer::from_cache(cache(&source)).layer(Sink);
+        let cycles = async |count: usize| {
+            let until = source.calls() + count;
+            while source.calls() < until {
+                send_one(&client).await;
+                sleep(Duration::from_secs(10)).await;
+            }
+        };
+        cycles(100).await;
+        let before = live();
+        cycles(10_000).await;
+        let book = isize::try_from(4 * 10_000 * size_of::<Duration>()).unwrap();
+        assert!(
+            live() - before < 64 * KIB + book,
+            "{} bytes",
+            live() - before
+        );
+        assert!(Handle::current().metrics().num_alive_tasks() <= 1);
+    });
+}
+
+/// So many requests a second for a minute, none of which gets a token.
+async fn outage(answer: fn() -> Answer, per_second: u32, most: isize) {
+    let source = Script::new(move |_| answer());
+    let client: ScopedAuth<Sink> = ScopedAuthLayer::from_cache(cache(&source)).layer(Sink);
+    let before = live();
+    PEAK.store(before, Ordering::Relaxed);
+    let begun = Instant::now();
+    let mut tasks = std::collections::VecDeque::new();
+    while begun.elapsed() < Duration::from_secs(60) {
+        for _ in 0..per_second / 10 {
+            let client = client.clone();
+            tasks.push_back(tokio::spawn(async move {
+                let asked = Instant::now();
+                assert!(client.oneshot(get(BUCKET)).await.is_err());
+                assert!(
+                    asked.elapsed() <= Duration::from_millis(30_010),
+                    "{:?}",
+                    asked.elapsed()
+                );
+            }));
+        }
+        sleep(Duration::from_millis(100)).await;
+        while tasks
+            .front()
+            .is_some_and(tokio::task::JoinHandle::is_finished)
+        {
+            tasks.pop_front().unwrap().await.unwrap();
+        }
+    }
+    for task in tasks {
+        task.await.unwrap();
+    }
+    let peak = PEAK.load(Ordering::Relaxed) - before;
+    assert!(peak < most, "{} MiB", peak / MIB);
+    assert!(source.calls() <= 20, "{}", source.calls());
+}
+
+#[test]
+fn s175_an_outage_under_load() {
+    let _alone = alone();
+    paused(outage(|| Answer::failure("refused"), 2_000, 64 * MIB));
+    paused(outage(Answer::hang, 2_000, 256 * MIB));
+}
+
+#[test]
+#[ignore = "the full size of s175"]
+fn s175_an_outage_at_full_load() {
+    let _alone = alone();
+    paused(outage(|| Answer::failure("refused"), 50_000, 64 * MIB));
+    paused(outage(Answer::hang, 50_000, 256 * MIB));
+}
