@@ -426,11 +426,15 @@ async fn s042_a_silent_server_ends_the_attempt_at_3_s() {
         let mds = FakeMds::start(|n| if n == 2 { Reply::Hang } else { good(n) });
         let client = Client::of(mds.source());
         client.warm_up().await;
-        let begun = Instant::now();
+        client
+            .unnoticed("the attempt", || mds.connections() == 2)
+            .await;
+        let asked = mds.times()[1];
         client
             .unnoticed("the verdict", || client.last_error().is_some())
             .await;
-        assert!(begun.elapsed() >= secs(3), "{:?}", begun.elapsed());
+        let took = asked.elapsed();
+        assert!(took >= millis(2_900) && took < secs(4), "{took:?}");
         assert!(client.last_error().unwrap().is_timeout());
         client
             .unnoticed("the next token", || client.last_error().is_none())
@@ -509,6 +513,9 @@ async fn s043_a_black_hole_ends_the_attempt_at_3_s() {
         let source = moving(mds.source(), at(hole.addr));
         let client = Client::with(source, |builder| builder.attempt_timeout(secs(3)));
         client.warm_up().await;
+        client
+            .unnoticed("the attempt", || client.status().is_refreshing())
+            .await;
         let begun = Instant::now();
         client
             .unnoticed("the verdict", || client.last_error().is_some())
