@@ -908,6 +908,11 @@ async fn s057_expires_in_table() {
     let rejected = [
         "0", "-1", "-9e18", "null", "true", "\"\"", "\"abc\"", "[]", "{}", "NaN",
     ];
+    let mds = FakeMds::start(move |n| answer("\"a\"", rejected[n - 1], "\"Bearer\""));
+    for json in rejected {
+        let error = fetch(&mds.source()).await.expect_err(json);
+        assert!(error.is_response(), "{json}: {error}");
+    }
     let absent = Reply::ok(r#"{"access_token":"a","token_type":"Bearer"}"#);
     let rows = rejected.map(|json| (json, answer("\"a\"", json, "\"Bearer\"")));
     let errors = each(rows.into_iter().chain([("absent", absent)])).await;
