@@ -16,6 +16,7 @@ use std::{
 use tower_scoped_auth::MetadataServer;
 
 /// What becomes of one connection.
+#[derive(Clone)]
 pub enum Reply {
     /// These bytes, then FIN.
     Raw(Vec<u8>),
@@ -68,6 +69,8 @@ pub struct FakeMds {
 
 struct Shared {
     script: Box<dyn Fn(usize) -> Reply + Send + Sync>,
+    /// So many connections are reset before a byte of them is read.
+    resets: usize,
     /// Head of each request, as it came.
     requests: Mutex<Vec<(Instant, String)>>,
     connections: AtomicUsize,
@@ -81,10 +84,19 @@ struct Shared {
 impl FakeMds {
     /// `script` says what the n-th request (from 1) is answered.
     pub fn start(script: impl Fn(usize) -> Reply + Send + Sync + 'static) -> Self {
-        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        Self::start_on(TcpListener::bind("127.0.0.1:0").unwrap(), 0, script)
+    }
+
+    /// On a socket of the caller's; the first `resets` connections are reset as soon as accepted.
+    pub fn start_on(
+        listener: TcpListener,
+        resets: usize,
+        script: impl Fn(usize) -> Reply + Send + Sync + 'static,
+    ) -> Self {
         let addr = listener.local_addr().unwrap();
         let shared = Arc::new(Shared {
             script: Box::new(script),
+            resets,
             requests: Mutex::default(),
             connections: AtomicUsize::new(0),
             open: AtomicUsize::new(0),
@@ -188,7 +200,9 @@ impl Drop for FakeMds {
 
 impl Shared {
     fn serve(&self, mut stream: TcpStream) {
-        self.connections.fetch_add(1, Ordering::SeqCst);
+        if self.connections.fetch_add(1, Ordering::SeqCst) < self.resets {
+            return reset(stream);
+        }
         let open = self.open.fetch_add(1, Ordering::SeqCst) + 1;
         self.peak.fetch_max(open, Ordering::SeqCst);
         if let Some(head) = read_head(&mut stream) {

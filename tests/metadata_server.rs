@@ -1,0 +1,1323 @@
+//! Groups C, D, J and L over real sockets: what a metadata server can do wrong, and what comes of it.
+//!
+//! *Cold* is a client without a token: its caller waits for the attempt that succeeds. *Warm* is one
+//! whose token is due for a refresh: its callers must not notice anything.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
+
+mod support;
+
+use std::{
+    collections::HashSet,
+    error::Error,
+    net::{SocketAddr, TcpListener, TcpStream},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::{Duration, Instant, SystemTime},
+};
+
+use futures_util::{FutureExt, future::join_all};
+use http::{Request, header};
+use http_body_util::Empty;
+use hyper_util::{client::legacy, rt::TokioExecutor};
+use support::{BUCKET, FakeMds, Inner, Reply, TraceTap, auth_error, get, send};
+use tokio::{
+    net::TcpSocket,
+    time::{sleep, timeout},
+};
+use tower::{Layer, ServiceExt};
+use tower_scoped_auth::{
+    AuthError, Destinations, MetadataServer, ScopedAuth, ScopedAuthLayer, Scopes, Token,
+    TokenCache, TokenCacheBuilder, TokenRequest, TokenSource, TokenStatus, source,
+    test_util::TestClock,
+};
+
+/// 64 characters that occur nowhere else.
+const SECRET: &str = "q7Zk2Vw9Xb4Nf6Tj8Rm3Hc5Gd1Ls0Py-A.uE_iO~oK+tB/eW2xQ9vJ4nM7rC1zDh";
+
+/// What a failing answer's body says.
+const INTERNAL: &str = "internal-secret";
+
+const LINE: &str = "GET /computeMetadata/v1/instance/service-accounts/default/token HTTP/1.1";
+
+/// No scenario here takes longer.
+const LONG: Duration = Duration::from_secs(20);
+
+fn secs(seconds: u64) -> Duration {
+    Duration::from_secs(seconds)
+}
+
+fn millis(milliseconds: u64) -> Duration {
+    Duration::from_millis(milliseconds)
+}
+
+fn good(n: usize) -> Reply {
+    Reply::token(&format!("tok-{n}"), 3599)
+}
+
+/// An answer with this as the value of `access_token`, of `expires_in`, of `token_type`.
+fn answer(access_token: &str, expires_in: &str, token_type: &str) -> Reply {
+    Reply::ok(format!(
+        r#"{{"access_token":{access_token},"expires_in":{expires_in},"token_type":{token_type}}}"#
+    ))
+}
+
+/// These bytes and no others.
+fn raw(bytes: impl Into<Vec<u8>>) -> Reply {
+    Reply::Raw(bytes.into())
+}
+
+async fn eventually(what: &str, done: impl Fn() -> bool) {
+    let begun = Instant::now();
+    while !done() {
+        assert!(begun.elapsed() < LONG, "never came: {what}");
+        sleep(millis(5)).await;
+    }
+}
+
+/// One attempt, without a cache around it.
+async fn fetch(source: &MetadataServer) -> Result<Token, AuthError> {
+    let request = TokenRequest::access_token(Scopes::default());
+    timeout(LONG, source.fetch(request)).await.unwrap()
+}
+
+fn at(addr: SocketAddr) -> MetadataServer {
+    let builder = MetadataServer::builder().endpoint(addr.to_string());
+    builder.build().unwrap()
+}
+
+/// The first fetch goes to one server, all others to another.
+fn moving(from: MetadataServer, to: MetadataServer) -> impl TokenSource {
+    let moved = AtomicBool::new(false);
+    source::from_fn(move |request| {
+        let source = if moved.swap(true, Ordering::SeqCst) {
+            to.clone()
+        } else {
+            from.clone()
+        };
+        async move { source.fetch(request).await }
+    })
+}
+
+struct Client {
+    cache: TokenCache,
+    clock: TestClock,
+    inner: Inner,
+    service: ScopedAuth<Inner>,
+}
+
+impl Client {
+    fn of(source: impl TokenSource) -> Self {
+        Self::with(source, |builder| builder)
+    }
+
+    /// Gives an attempt 500 ms, where the length of the attempt is not what is tested.
+    fn hasty(source: impl TokenSource) -> Self {
+        Self::with(source, |builder| builder.attempt_timeout(millis(500)))
+    }
+
+    fn with<S: TokenSource>(
+        source: S,
+        settings: impl FnOnce(TokenCacheBuilder<S>) -> TokenCacheBuilder<S>,
+    ) -> Self {
+        let clock = TestClock::new();
+        let builder = TokenCache::builder(source).clock(clock.clone());
+        let cache = settings(builder).build().unwrap();
+        let inner = Inner::new();
+        let service = ScopedAuthLayer::from_cache(cache.clone()).layer(inner.clone());
+        Self {
+            cache,
+            clock,
+            inner,
+            service,
+        }
+    }
+
+    /// The token that one request went out with.
+    async fn send(&self) -> Result<String, AuthError> {
+        match timeout(secs(40), send(&self.service, BUCKET))
+            .await
+            .unwrap()
+        {
+            Ok(_) => Ok(self.inner.last_token().unwrap()),
+            Err(error) => Err(auth_error(&error).clone()),
+        }
+    }
+
+    /// Gets its first token, which is due for a refresh at once: 179 s of it are left.
+    async fn warm_up(&self) {
+        assert_eq!(self.send().await.unwrap(), "tok-1");
+        self.clock.suspend(secs(3599 - 179));
+    }
+
+    /// Requests at an even pace: each is sent when it is first polled, and succeeds.
+    async fn unnoticed(&self, what: &str, done: impl Fn() -> bool) {
+        let begun = Instant::now();
+        loop {
+            let sent = send(&self.service, BUCKET).now_or_never();
+            sent.expect("a request had to wait").unwrap();
+            if done() {
+                return;
+            }
+            assert!(begun.elapsed() < LONG, "never came: {what}");
+            sleep(millis(20)).await;
+        }
+    }
+
+    fn status(&self) -> TokenStatus {
+        let request = TokenRequest::access_token(Scopes::default());
+        self.cache.status(&request)
+    }
+
+    fn last_error(&self) -> Option<AuthError> {
+        self.status().last_error().cloned()
+    }
+
+    /// The tokens that requests went out with.
+    fn used(&self) -> HashSet<String> {
+        self.inner.tokens().into_iter().collect()
+    }
+}
+
+fn set(tokens: &[&str]) -> HashSet<String> {
+    tokens.iter().map(|token| (*token).to_owned()).collect()
+}
+
+/// Answered `trouble` once: the second attempt, which is due within a second, serves the caller.
+async fn cold(what: &str, trouble: Reply) {
+    let mds = FakeMds::start(move |n| if n == 1 { trouble.clone() } else { good(n) });
+    let client = Client::hasty(mds.source());
+    let begun = Instant::now();
+    assert_eq!(client.send().await.expect(what), "tok-2", "{what}");
+    assert!(begun.elapsed() < secs(2), "{what}: {:?}", begun.elapsed());
+    assert_eq!(mds.connections(), 2, "{what}");
+}
+
+/// Answered `trouble` when its token was due: that token serves until the next attempt's is there.
+/// Returns what the attempt came to.
+async fn warm(what: &str, trouble: Reply) -> AuthError {
+    let mds = FakeMds::start(move |n| if n == 2 { trouble.clone() } else { good(n) });
+    let client = Client::hasty(mds.source());
+    client.warm_up().await;
+    let failed = || client.last_error().is_some();
+    client.unnoticed(what, failed).await;
+    assert_eq!(client.used(), set(&["tok-1"]), "{what}");
+    let error = client.last_error().unwrap();
+    let healed = || client.last_error().is_none();
+    client.unnoticed(what, healed).await;
+    assert_eq!(client.send().await.unwrap(), "tok-3", "{what}");
+    assert_eq!(client.used(), set(&["tok-1", "tok-3"]), "{what}");
+    assert_eq!(mds.connections(), 3, "{what}");
+    error
+}
+
+/// Each of these as the one bad answer, cold and warm.
+async fn each(troubles: impl IntoIterator<Item = (&'static str, Reply)>) -> Vec<AuthError> {
+    let both = |(what, trouble): (&'static str, Reply)| async move {
+        let ((), error) = tokio::join!(cold(what, trouble.clone()), warm(what, trouble));
+        error
+    };
+    join_all(troubles.into_iter().map(both)).await
+}
+
+/// Display, Debug, and those of everything behind it.
+fn texts(error: &AuthError) -> String {
+    let mut text = format!("{error} {error:?} {error:#?}");
+    let mut next = error.source();
+    while let Some(error) = next {
+        text.push_str(&format!(" {error} {error:?} {error:#?}"));
+        next = error.source();
+    }
+    text
+}
+
+/// Not even eight characters of the secret, and nothing of what bodies say.
+fn assert_discreet(what: &str, text: &str) {
+    for part in SECRET.as_bytes().windows(8) {
+        let part = std::str::from_utf8(part).unwrap();
+        assert!(!text.contains(part), "{what}: {part:?} in {text}");
+    }
+    assert!(!text.contains(INTERNAL), "{what}: {text}");
+}
+
+/// A socket that refuses connections, and whose port nobody else gets.
+fn refusing() -> (TcpSocket, SocketAddr) {
+    let socket = TcpSocket::new_v4().unwrap();
+    socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let addr = socket.local_addr().unwrap();
+    (socket, addr)
+}
+
+/// A server for a socket that refused connections until now.
+fn open(socket: TcpSocket, script: impl Fn(usize) -> Reply + Send + Sync + 'static) -> FakeMds {
+    let listener = socket.listen(64).unwrap().into_std().unwrap();
+    listener.set_nonblocking(false).unwrap();
+    FakeMds::start_on(listener, 0, script)
+}
+
+#[tokio::test]
+async fn s037_a_refused_connection_says_connect_and_is_tried_again() {
+    let (_socket, addr) = refusing();
+    let cold = async {
+        // Attempts start at 0, after 0.5 to 1 s, after 1 to 2 s more; the fourth not before 3.5 s.
+        let client = Client::with(at(addr), |builder| builder.max_wait(millis(3_250)));
+        let begun = Instant::now();
+        let error = client.send().await.unwrap_err();
+        assert!(begun.elapsed() >= millis(3_250), "{:?}", begun.elapsed());
+        assert!(begun.elapsed() < millis(4_250), "{:?}", begun.elapsed());
+        assert!(error.is_connect() && error.is_transient());
+        assert!(!error.is_timeout() && !error.is_response() && error.status().is_none());
+        assert_eq!(error.attempts(), 3);
+        let text = error.to_string();
+        assert!(
+            text.contains("connect") && text.contains(&addr.to_string()),
+            "{text}"
+        );
+    };
+    let warm = async {
+        let mds = FakeMds::start(good);
+        let client = Client::of(moving(mds.source(), at(addr)));
+        client.warm_up().await;
+        let thrice = || {
+            client
+                .last_error()
+                .is_some_and(|error| error.attempts() == 3)
+        };
+        client.unnoticed("three failures", thrice).await;
+        assert!(client.last_error().unwrap().is_connect());
+        assert_eq!(client.used(), set(&["tok-1"]));
+    };
+    tokio::join!(cold, warm);
+}
+
+#[tokio::test]
+async fn s038_a_reset_is_tried_again() {
+    let cold_at_accept = async {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mds = FakeMds::start_on(listener, 1, good);
+        let client = Client::of(mds.source());
+        assert_eq!(client.send().await.unwrap(), "tok-1");
+        assert_eq!((mds.connections(), mds.token_requests()), (2, 1));
+    };
+    let warm_at_accept = async {
+        let first = FakeMds::start(good);
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let mds = FakeMds::start_on(listener, 1, |_| good(2));
+        let client = Client::of(moving(first.source(), mds.source()));
+        client.warm_up().await;
+        client
+            .unnoticed("the failure", || client.last_error().is_some())
+            .await;
+        assert!(client.last_error().unwrap().is_connect());
+        client
+            .unnoticed("the next token", || client.last_error().is_none())
+            .await;
+        assert_eq!(client.send().await.unwrap(), "tok-2");
+        assert_eq!((mds.connections(), mds.token_requests()), (2, 1));
+    };
+    let later = each([
+        ("after the request", Reply::Reset(Vec::new())),
+        (
+            "in the head",
+            Reply::Reset(b"HTTP/1.1 200 OK\r\nMetadata-Fl".to_vec()),
+        ),
+    ]);
+    let ((), (), errors) = tokio::join!(cold_at_accept, warm_at_accept, later);
+    assert!(errors.iter().all(AuthError::is_connect), "{errors:?}");
+}
+
+#[tokio::test]
+async fn s039_a_truncated_body_is_tried_again() {
+    let head = "HTTP/1.1 200 OK\r\nMetadata-Flavor: Google\r\n";
+    let errors = each([
+        (
+            "18 bytes of 500",
+            raw(format!(
+                "{head}Content-Length: 500\r\n\r\n{{\"access_token\":\"a\""
+            )),
+        ),
+        (
+            "no last chunk",
+            raw(format!(
+                "{head}Transfer-Encoding: chunked\r\n\r\n12\r\n{{\"access_token\":\"a\"\r\n"
+            )),
+        ),
+        (
+            "in the middle of a chunk",
+            raw(format!(
+                "{head}Transfer-Encoding: chunked\r\n\r\nff\r\n{{\"access_token\":"
+            )),
+        ),
+        // Without a length the end of the connection is the end of the body.
+        (
+            "no length at all",
+            raw(format!("{head}\r\n{{\"access_token\":\"a\"")),
+        ),
+        (
+            "no body at all",
+            raw(format!("{head}Content-Length: 500\r\n\r\n")),
+        ),
+        ("half a head", raw("HTTP/1.1 200 OK\r\nMetadata-Fl")),
+        ("no head", raw("")),
+    ])
+    .await;
+    assert!(errors.iter().all(AuthError::is_transient), "{errors:?}");
+}
+
+#[tokio::test]
+async fn s040_a_slow_answer_in_time_is_an_answer() {
+    const SLOW: Duration = Duration::from_millis(2_500);
+
+    let cold = async {
+        let mds = FakeMds::start(|n| good(n).after(SLOW));
+        let client = Client::of(mds.source());
+        let begun = Instant::now();
+        assert_eq!(client.send().await.unwrap(), "tok-1");
+        assert!(begun.elapsed() >= SLOW);
+        assert_eq!(mds.connections(), 1);
+    };
+    let warm = async {
+        let mds = FakeMds::start(|n| if n == 1 { good(n) } else { good(n).after(SLOW) });
+        let client = Client::of(mds.source());
+        client.warm_up().await;
+        client
+            .unnoticed("the next token", || client.status().generation() == 2)
+            .await;
+        assert!(client.last_error().is_none());
+        assert_eq!(client.send().await.unwrap(), "tok-2");
+        assert_eq!(mds.connections(), 2);
+    };
+    tokio::join!(cold, warm);
+}
+
+#[tokio::test]
+async fn s042_a_silent_server_ends_the_attempt_at_3_s() {
+    let cold = async {
+        let mds = FakeMds::start(|_| Reply::Hang);
+        let client = Client::with(mds.source(), |builder| builder.max_wait(secs(5)));
+        let begun = Instant::now();
+        let attempt = async {
+            eventually("the first verdict", || client.last_error().is_some()).await;
+            let took = begun.elapsed();
+            assert!(took >= secs(3) && took < secs(4), "{took:?}");
+            assert!(client.last_error().unwrap().is_timeout());
+            eventually("the connection's end", || mds.open() == 0).await;
+            assert!(begun.elapsed() < secs(4), "it is closed with the attempt");
+        };
+        let caller = async {
+            let error = client.send().await.unwrap_err();
+            let took = begun.elapsed();
+            assert!(took >= secs(5) && took < secs(6), "{took:?}");
+            assert!(error.is_timeout() && error.is_transient(), "{error}");
+            assert_eq!(error.attempts(), 1);
+        };
+        tokio::join!(attempt, caller);
+        assert_eq!(mds.connections(), 2, "the second attempt is under way");
+        assert!(mds.peak() <= 2, "{}", mds.peak());
+    };
+    let warm = async {
+        let mds = FakeMds::start(|n| if n == 2 { Reply::Hang } else { good(n) });
+        let client = Client::of(mds.source());
+        client.warm_up().await;
+        client
+            .unnoticed("the attempt", || mds.connections() == 2)
+            .await;
+        let asked = mds.times()[1];
+        client
+            .unnoticed("the verdict", || client.last_error().is_some())
+            .await;
+        let took = asked.elapsed();
+        assert!(took >= millis(2_900) && took < secs(4), "{took:?}");
+        assert!(client.last_error().unwrap().is_timeout());
+        client
+            .unnoticed("the next token", || client.last_error().is_none())
+            .await;
+        assert_eq!(client.used(), set(&["tok-1", "tok-3"]));
+        assert!(mds.peak() <= 2, "{}", mds.peak());
+    };
+    // The default is the source's own, and 3 s.
+    assert_eq!(MetadataServer::new().attempt_timeout(), secs(3));
+    tokio::join!(cold, warm);
+}
+
+#[tokio::test]
+async fn s042_a_server_that_stalls_or_trickles_ends_the_attempt_as_well() {
+    let head = "HTTP/1.1 200 OK\r\nMetadata-Flavor: Google\r\n";
+    let stalled = |rest: &str| Reply::Stall(format!("{head}{rest}").into_bytes());
+    let errors = each([
+        ("in the head", stalled("")),
+        ("before the body", stalled("Content-Length: 90\r\n\r\n")),
+        (
+            "in the body",
+            stalled("Content-Length: 90\r\n\r\n{\"access_token\":\"a\""),
+        ),
+        (
+            "before the last chunk",
+            stalled("Transfer-Encoding: chunked\r\n\r\n2\r\n{}\r\n"),
+        ),
+    ])
+    .await;
+    assert!(errors.iter().all(AuthError::is_timeout), "{errors:?}");
+}
+
+/// A listener that never accepts, with its queue full: what comes is dropped, as on a dead route.
+#[cfg(target_os = "linux")]
+struct BlackHole {
+    _listener: tokio::net::TcpListener,
+    _queue: Vec<TcpStream>,
+    addr: SocketAddr,
+}
+
+#[cfg(target_os = "linux")]
+impl BlackHole {
+    fn open() -> Self {
+        let (socket, addr) = refusing();
+        let listener = socket.listen(0).unwrap();
+        let mut queue = Vec::new();
+        while let Ok(stream) = TcpStream::connect_timeout(&addr, millis(200)) {
+            queue.push(stream);
+            assert!(queue.len() < 100, "the queue never fills");
+        }
+        Self {
+            _listener: listener,
+            _queue: queue,
+            addr,
+        }
+    }
+}
+
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn s043_a_black_hole_ends_the_attempt_at_3_s() {
+    let hole = BlackHole::open();
+    let cold = async {
+        let client = Client::with(at(hole.addr), |builder| builder.max_wait(secs(4)));
+        let begun = Instant::now();
+        let attempt = async {
+            eventually("the verdict", || client.last_error().is_some()).await;
+            let took = begun.elapsed();
+            assert!(took >= secs(3) && took < millis(3_500), "{took:?}");
+        };
+        let (error, ()) = tokio::join!(client.send(), attempt);
+        assert!(error.unwrap_err().is_timeout());
+    };
+    let warm = async {
+        let mds = FakeMds::start(good);
+        let source = moving(mds.source(), at(hole.addr));
+        let client = Client::with(source, |builder| builder.attempt_timeout(secs(3)));
+        client.warm_up().await;
+        client
+            .unnoticed("the attempt", || client.status().is_refreshing())
+            .await;
+        let begun = Instant::now();
+        client
+            .unnoticed("the verdict", || client.last_error().is_some())
+            .await;
+        assert!(begun.elapsed() < millis(3_500), "{:?}", begun.elapsed());
+        assert!(client.last_error().unwrap().is_timeout());
+        assert_eq!(client.used(), set(&["tok-1"]));
+    };
+    tokio::join!(cold, warm);
+}
+
+#[tokio::test]
+async fn s045_four_server_errors_and_then_a_token() {
+    let cold = |status: u16| async move {
+        let mds = FakeMds::start(move |n| match n {
+            1..=4 => Reply::status(status, "", "later"),
+            _ => good(n),
+        });
+        let client = Client::of(mds.source());
+        let begun = Instant::now();
+        assert_eq!(client.send().await.unwrap(), "tok-5", "{status}");
+        assert!(
+            begun.elapsed() < secs(20),
+            "{status}: {:?}",
+            begun.elapsed()
+        );
+        assert_eq!(mds.connections(), 5, "{status}");
+    };
+    let warm = |status: u16| async move {
+        let mds = FakeMds::start(move |n| match n {
+            2..=5 => Reply::status(status, "", "later"),
+            _ => good(n),
+        });
+        let client = Client::of(mds.source());
+        client.warm_up().await;
+        client
+            .unnoticed("the failure", || client.last_error().is_some())
+            .await;
+        assert_eq!(client.last_error().unwrap().status(), Some(status));
+        client
+            .unnoticed("the next token", || client.last_error().is_none())
+            .await;
+        assert_eq!(client.send().await.unwrap(), "tok-6", "{status}");
+        assert_eq!(client.used(), set(&["tok-1", "tok-6"]), "{status}");
+        assert_eq!(mds.connections(), 6, "{status}");
+    };
+    let both = |status| async move { tokio::join!(cold(status), warm(status)) };
+    join_all([500, 502, 503, 504, 408].map(both)).await;
+}
+
+fn busy(retry_after: &str) -> Reply {
+    Reply::status(429, &format!("Retry-After: {retry_after}\r\n"), "slow down")
+}
+
+#[tokio::test]
+async fn s046_retry_after_is_kept_to_the_second() {
+    let cold = async {
+        let mds = FakeMds::start(|n| if n == 1 { busy("2") } else { good(n) });
+        let client = Client::of(mds.source());
+        assert_eq!(client.send().await.unwrap(), "tok-2");
+        let times = mds.times();
+        let gap = times[1] - times[0];
+        assert!(gap >= secs(2) && gap < secs(3), "{gap:?}");
+        assert_eq!(mds.connections(), 2);
+    };
+    let warm = async {
+        let mds = FakeMds::start(|n| if n == 2 { busy("2") } else { good(n) });
+        let client = Client::of(mds.source());
+        client.warm_up().await;
+        client
+            .unnoticed("the failure", || client.last_error().is_some())
+            .await;
+        let error = client.last_error().unwrap();
+        assert_eq!(
+            (error.status(), error.retry_after()),
+            (Some(429), Some(secs(2)))
+        );
+        client
+            .unnoticed("the next token", || client.last_error().is_none())
+            .await;
+        let times = mds.times();
+        let gap = times[2] - times[1];
+        assert!(gap >= secs(2) && gap < secs(3), "{gap:?}");
+        assert_eq!(client.send().await.unwrap(), "tok-3");
+        assert_eq!(mds.connections(), 3);
+    };
+    tokio::join!(cold, warm);
+}
+
+#[tokio::test]
+async fn s046_retry_after_may_be_a_date() {
+    let date = Arc::new(Mutex::new((SystemTime::UNIX_EPOCH, String::new())));
+    let script = {
+        let date = Arc::clone(&date);
+        move |n| {
+            if n > 1 {
+                return good(n);
+            }
+            let at = SystemTime::now() + secs(3);
+            let text = httpdate::fmt_http_date(at);
+            let reply = busy(&text);
+            // What the header can say of it: whole seconds.
+            *date.lock().unwrap() = (httpdate::parse_http_date(&text).unwrap(), text);
+            reply
+        }
+    };
+    let mds = FakeMds::start(script);
+    let client = Client::of(mds.source());
+    assert_eq!(client.send().await.unwrap(), "tok-2");
+    let asked_again = SystemTime::now() - mds.times()[1].elapsed();
+    let (date, text) = date.lock().unwrap().clone();
+    // The wall clock may be adjusted by a few milliseconds meanwhile.
+    assert!(asked_again + millis(50) >= date, "{asked_again:?} {text}");
+    assert!(asked_again < date + secs(1), "{asked_again:?} {text}");
+    assert_eq!(mds.connections(), 2);
+}
+
+#[tokio::test]
+async fn s046_a_malformed_retry_after_is_none() {
+    let one = |header: &'static str| async move {
+        let mds = FakeMds::start(move |n| if n == 1 { busy(header) } else { good(n) });
+        let client = Client::of(mds.source());
+        assert_eq!(client.send().await.unwrap(), "tok-2", "{header:?}");
+        let times = mds.times();
+        let gap = times[1] - times[0];
+        assert!(
+            gap >= millis(500) && gap < millis(1_500),
+            "{header:?}: {gap:?}"
+        );
+    };
+    join_all(["-1", "abc", "1e18", "", "7.5", "7, 8"].map(one)).await;
+}
+
+#[tokio::test]
+async fn s046_the_expiry_is_worth_an_attempt_whatever_retry_after_says() {
+    let mds = FakeMds::start(|n| match n {
+        1 => Reply::token("tok-1", 3),
+        2 => busy("3600"),
+        _ => good(n),
+    });
+    let client = Client::of(mds.source());
+    let begun = Instant::now();
+    assert_eq!(client.send().await.unwrap(), "tok-1");
+    // Half of its life it is fresh. From then on requests go out with it, and ask for another.
+    client
+        .unnoticed("the failure", || client.last_error().is_some())
+        .await;
+    assert_eq!(client.last_error().unwrap().retry_after(), Some(secs(3600)));
+    let nearly = || begun.elapsed() > millis(2_900);
+    client.unnoticed("the last moment", nearly).await;
+    assert_eq!(mds.connections(), 2);
+    sleep(millis(3_100).saturating_sub(begun.elapsed())).await;
+    assert_eq!(client.send().await.unwrap(), "tok-3");
+    let third = mds.times()[2] - begun;
+    assert!(third >= secs(3) && third < secs(4), "{third:?}");
+}
+
+#[tokio::test]
+async fn s047_no_status_is_terminal() {
+    let one = |status: u16| async move {
+        const TROUBLE: Duration = Duration::from_millis(1_200);
+        let begun = Instant::now();
+        let mds = FakeMds::start(move |n| {
+            if begun.elapsed() < TROUBLE {
+                Reply::status(status, "", "not yet")
+            } else {
+                good(n)
+            }
+        });
+        let client = Client::of(mds.source());
+        client
+            .send()
+            .await
+            .unwrap_or_else(|error| panic!("{error}"));
+        assert!(mds.connections() >= 3, "{status}: it failed at first");
+        assert!(
+            begun.elapsed() < TROUBLE + secs(11),
+            "{status}: {:?}",
+            begun.elapsed()
+        );
+    };
+    join_all([400, 401, 403, 404].map(one)).await;
+}
+
+#[tokio::test]
+async fn s048_the_error_says_what_to_check_and_attempts_slow_down() {
+    let one = |(status, hints): (u16, &'static [&'static str])| async move {
+        let mds = FakeMds::start(move |_| Reply::status(status, "", INTERNAL));
+        let client = Client::with(mds.source(), |builder| builder.max_wait(millis(3_250)));
+        let error = client.send().await.unwrap_err();
+        assert_eq!(error.status(), Some(status));
+        assert_eq!((error.attempts(), mds.connections()), (3, 3));
+        let text = error.to_string();
+        assert!(text.contains(&status.to_string()), "{text}");
+        assert!(hints.iter().all(|hint| text.contains(hint)), "{text}");
+        // Who comes now gets the answer that is known, or that of an attempt within a second.
+        let begun = Instant::now();
+        let error = client.send().await.unwrap_err();
+        assert!(begun.elapsed() < secs(2), "{:?}", begun.elapsed());
+        assert_eq!(error.status(), Some(status));
+    };
+    join_all([
+        one((404, &["service account", "scopes"])),
+        one((403, &["workloadIdentityUser", "service account"])),
+    ])
+    .await;
+}
+
+#[tokio::test]
+async fn s049_another_server_is_not_the_metadata_server() {
+    let token = format!(r#"{{"access_token":"{SECRET}","expires_in":3599,"token_type":"Bearer"}}"#);
+    let page = format!("<html><title>{INTERNAL}</title>Please log in</html>");
+    let plain = |headers: &str, body: &str| {
+        raw(format!(
+            "HTTP/1.1 200 OK\r\n{headers}Content-Length: {}\r\n\r\n{body}",
+            body.len()
+        ))
+    };
+    let errors = each([
+        ("a login page", plain("Content-Type: text/html\r\n", &page)),
+        ("a token without the flavor", plain("", &token)),
+        (
+            "a token with another flavor",
+            plain("Metadata-Flavor: meep\r\n", &token),
+        ),
+        ("a page with the flavor", Reply::ok(&page)),
+    ])
+    .await;
+    for (error, stranger) in errors.iter().zip([true, true, true, false]) {
+        assert!(error.is_response() && error.status().is_none(), "{error}");
+        let text = error.to_string();
+        assert_eq!(text.contains("not a metadata server"), stranger, "{text}");
+        assert_discreet("another server", &texts(error));
+    }
+}
+
+#[tokio::test]
+async fn s050_redirects_are_not_followed() {
+    let elsewhere = Arc::new(FakeMds::healthy());
+    let redirect = |status: u16| {
+        let location = format!("Location: http://{}/token\r\n", elsewhere.endpoint());
+        Reply::status(status, &location, "")
+    };
+    let statuses = [301, 302, 303, 307, 308];
+    let errors = each(statuses.map(|status| ("a redirect", redirect(status)))).await;
+    for (error, status) in errors.iter().zip(statuses) {
+        assert_eq!(error.status(), Some(status));
+        assert!(error.to_string().contains("redirect"), "{error}");
+    }
+    assert_eq!(elsewhere.connections(), 0);
+}
+
+#[tokio::test]
+async fn s052_a_huge_answer_is_not_read() {
+    // The kernel takes some megabytes off the server's hands that nobody reads.
+    const BUFFERED: usize = 8 * 1024 * 1024;
+
+    let head = "HTTP/1.1 200 OK\r\nMetadata-Flavor: Google\r\n";
+    let endless =
+        |first: &str, again: Vec<u8>| Reply::Endless(format!("{head}{first}").into_bytes(), again);
+    let mut chunk = b"4000\r\n".to_vec();
+    chunk.extend([b' '; 0x4000]);
+    chunk.extend(b"\r\n");
+    let spaces = vec![b' '; 0x4000];
+    for (what, reply) in [
+        (
+            "200 MiB",
+            endless("Content-Length: 209715200\r\n\r\n", spaces.clone()),
+        ),
+        ("no length", endless("\r\n", spaces)),
+        (
+            "endless chunks",
+            endless("Transfer-Encoding: chunked\r\n\r\n", chunk),
+        ),
+        ("an endless header", endless("X: ", vec![b'x'; 0x4000])),
+        (
+            "endless interim answers",
+            Reply::Endless(Vec::new(), b"HTTP/1.1 100 Continue\r\n\r\n".repeat(100)),
+        ),
+    ] {
+        let mds = FakeMds::start(move |_| reply.clone());
+        let error = fetch(&mds.source()).await.unwrap_err();
+        assert!(error.is_response(), "{what}: {error}");
+        assert!(error.to_string().contains("too large"), "{what}: {error}");
+        eventually("the connection's end", || mds.open() == 0).await;
+        assert!(
+            mds.most_written() < BUFFERED,
+            "{what}: {}",
+            mds.most_written()
+        );
+    }
+
+    // 64 KiB, head and all, is where it ends.
+    let padded = |size: usize, length: bool| {
+        let token = r#"{"access_token":"a","expires_in":9,"token_type":"Bearer"}"#;
+        let pad = |head: &str| token.len() + size.saturating_sub(head.len() + token.len());
+        let mut answer = format!("{head}\r\n");
+        if length {
+            // As many digits as the length will have.
+            answer = format!("{head}Content-Length: 00000\r\n\r\n");
+            answer = answer.replace("00000", &format!("{:05}", pad(&answer)));
+        }
+        let width = pad(&answer);
+        answer.push_str(&format!("{token:<width$}"));
+        assert_eq!(answer.len(), size);
+        answer
+    };
+    for length in [true, false] {
+        let answers = [0, 1].map(|more| padded(64 * 1024 - 1 + more * 2, length));
+        let mds = FakeMds::start(move |n| raw(answers[n - 1].clone()));
+        let token = fetch(&mds.source()).await.unwrap();
+        assert_eq!(token.expose_secret(), "a");
+        let error = fetch(&mds.source()).await.unwrap_err();
+        assert!(error.to_string().contains("too large"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn s052_a_huge_answer_is_a_failure_like_any_other() {
+    let head = "HTTP/1.1 200 OK\r\nMetadata-Flavor: Google\r\n";
+    let huge = format!("{head}Content-Length: 209715200\r\n\r\n").into_bytes();
+    let errors = each([("200 MiB", Reply::Endless(huge, vec![b' '; 0x4000]))]).await;
+    assert!(errors[0].is_response());
+}
+
+#[tokio::test]
+async fn s054_garbage_is_a_failure_like_any_other() {
+    let token = r#"{"access_token":"a","expires_in":9,"token_type":"Bearer"}"#;
+    let errors = each([
+        ("a brace", Reply::ok("{")),
+        ("null", Reply::ok("null")),
+        ("an array", Reply::ok("[]")),
+        ("a string", Reply::ok("\"x\"")),
+        ("nothing", Reply::ok("")),
+        ("0xFF", Reply::ok([0xFF; 100])),
+        ("a byte order mark", Reply::ok(format!("\u{feff}{token}"))),
+        (
+            "10,000 arrays",
+            Reply::ok(format!("{}{}", "[".repeat(10_000), "]".repeat(10_000))),
+        ),
+        (
+            "10,000 arrays inside",
+            answer(
+                "\"a\"",
+                &format!("{}{}", "[".repeat(10_000), "]".repeat(10_000)),
+                "\"Bearer\"",
+            ),
+        ),
+        ("something behind it", Reply::ok(format!("{token}x"))),
+        (
+            "access_token twice",
+            Reply::ok(
+                r#"{"access_token":"a","access_token":"b","expires_in":9,"token_type":"Bearer"}"#,
+            ),
+        ),
+    ])
+    .await;
+    assert!(errors.iter().all(AuthError::is_response), "{errors:?}");
+}
+
+#[tokio::test]
+async fn s057_expires_in_table() {
+    const DAY: u64 = 24 * 3600;
+    let accepted = [
+        ("3599", 3599),
+        ("1", 1),
+        ("\"3599\"", 3599),
+        ("3599.0", 3599),
+        ("3599.9", 3599),
+        ("3.6e3", 3600),
+        ("86401", DAY),
+        ("2147483648", DAY),
+        ("9007199254740992", DAY),
+        ("9223372036854775807", DAY),
+        ("18446744073709551615", DAY),
+        ("1e300", DAY),
+    ];
+    let mds = FakeMds::start(move |n| answer("\"a\"", accepted[n - 1].0, "\"Bearer\""));
+    for (json, seconds) in accepted {
+        let token = fetch(&mds.source()).await.expect(json);
+        assert_eq!(token.lifetime(), Some(secs(seconds)), "{json}");
+    }
+    // What is clamped is served, and is worth a day.
+    let mds = FakeMds::start(|_| answer("\"a\"", "18446744073709551615", "\"Bearer\""));
+    let client = Client::of(mds.source());
+    assert_eq!(client.send().await.unwrap(), "a");
+    let left = client.status().expires_in().unwrap();
+    assert!(left <= secs(DAY) && left > secs(DAY - 60), "{left:?}");
+
+    let rejected = [
+        "0", "-1", "-9e18", "null", "true", "\"\"", "\"abc\"", "[]", "{}", "NaN",
+    ];
+    let mds = FakeMds::start(move |n| answer("\"a\"", rejected[n - 1], "\"Bearer\""));
+    for json in rejected {
+        let error = fetch(&mds.source()).await.expect_err(json);
+        assert!(error.is_response(), "{json}: {error}");
+    }
+    let absent = Reply::ok(r#"{"access_token":"a","token_type":"Bearer"}"#);
+    let rows = rejected.map(|json| (json, answer("\"a\"", json, "\"Bearer\"")));
+    let errors = each(rows.into_iter().chain([("absent", absent)])).await;
+    assert!(errors.iter().all(AuthError::is_response), "{errors:?}");
+}
+
+#[tokio::test]
+async fn s058_access_token_table() {
+    let longest = "x".repeat(8_192);
+    let accepted = ["a", "A-Z.a_z~0+9/x==", "ya29.c.b0Aaek", &longest];
+    for token in accepted {
+        let json = format!("\"{token}\"");
+        let mds = FakeMds::start(move |_| answer(&json, "3599", "\"Bearer\""));
+        let client = Client::of(mds.source());
+        assert_eq!(client.send().await.unwrap(), token);
+    }
+
+    let too_long = format!("\"{}\"", "x".repeat(8_193));
+    let huge = format!("\"{}\"", "x".repeat(64 * 1024));
+    let rejected = [
+        ("null", "null"),
+        ("a number", "123"),
+        ("empty", "\"\""),
+        ("a space", "\" \""),
+        ("a space inside", "\"a b\""),
+        ("a line feed", r#""a\n""#),
+        ("a header", r#""a\r\nX-Evil: 1""#),
+        ("a NUL", r#""a\u0000""#),
+        ("not ASCII", "\"tökén\""),
+        ("DEL", r#""a\u007f""#),
+        ("8,193 characters", &too_long),
+        ("64 KiB", &huge),
+    ];
+    let absent = Reply::ok(r#"{"expires_in":3599,"token_type":"Bearer"}"#);
+    let rows = rejected.map(|(what, json)| (what, answer(json, "3599", "\"Bearer\"")));
+    // That nothing but `tok-1` and `tok-3` is ever sent is checked for each.
+    let errors = each(rows.into_iter().chain([("absent", absent)])).await;
+    assert!(errors.iter().all(AuthError::is_response), "{errors:?}");
+}
+
+#[tokio::test]
+async fn s059_token_type_table() {
+    for kind in ["Bearer", "bearer", "BEARER"] {
+        let json = format!("\"{kind}\"");
+        let mds = FakeMds::start(move |_| answer("\"a\"", "3599", &json));
+        let client = Client::of(mds.source());
+        client.send().await.unwrap();
+        let sent = client.inner.seen().pop().unwrap();
+        assert_eq!(sent.headers[header::AUTHORIZATION], "Bearer a", "{kind}");
+    }
+    let rejected = ["\"MAC\"", "\"\"", "1", "\"Bearer x\"", "null"];
+    let absent = Reply::ok(r#"{"access_token":"a","expires_in":3599}"#);
+    let rows = rejected.map(|json| (json, answer("\"a\"", "3599", json)));
+    let errors = each(rows.into_iter().chain([("absent", absent)])).await;
+    assert!(errors.iter().all(AuthError::is_response), "{errors:?}");
+}
+
+/// The lines of a request's head, its last, empty one included.
+fn lines(head: &str) -> Vec<&str> {
+    head.strip_suffix("\r\n").unwrap().split("\r\n").collect()
+}
+
+/// What every request to the metadata server looks like, whatever it was caused by.
+fn assert_plain(mds: &FakeMds) {
+    let host = format!("Host: {}", mds.endpoint());
+    for head in mds.requests() {
+        let mut lines = lines(&head);
+        assert_eq!(lines.remove(0), LINE);
+        lines.sort_unstable();
+        // Neither a length nor an encoding: there is no body.
+        assert_eq!(lines, ["", &host, "Metadata-Flavor: Google"]);
+    }
+}
+
+#[tokio::test]
+async fn s062_the_request_is_the_documented_one() {
+    let mds = FakeMds::healthy();
+    let client = Client::of(mds.source());
+    client.send().await.unwrap();
+    assert_eq!(mds.token_requests(), 1);
+    assert_plain(&mds);
+}
+
+#[tokio::test]
+async fn s144_nothing_of_the_callers_request_goes_to_the_metadata_server() {
+    let mds = FakeMds::start(|n| {
+        if n == 1 {
+            Reply::status(503, "", "")
+        } else {
+            good(n)
+        }
+    });
+    let cache = TokenCache::new(mds.source());
+    let inner = Inner::new();
+    let client = ScopedAuthLayer::from_cache(cache)
+        .replace_authorization()
+        .layer(inner.clone());
+    let mut request = get(BUCKET);
+    for (name, value) in [
+        ("authorization", SECRET),
+        ("proxy-authorization", SECRET),
+        ("cookie", "session=1"),
+        (
+            "traceparent",
+            "00-4bf92f3577b34da6a3ce929d0e0e4736-00f067aa0ba902b7-01",
+        ),
+        (
+            "x-cloud-trace-context",
+            "105445aa7843bc8bf206b12000100000/1;o=1",
+        ),
+        ("x-forwarded-for", "10.0.0.1"),
+        ("user-agent", "caller/1.0"),
+        ("x-goog-user-project", "p"),
+    ] {
+        request.headers_mut().insert(name, value.parse().unwrap());
+    }
+    client.oneshot(request).await.unwrap();
+    assert_eq!(inner.last_token().unwrap(), "tok-2");
+    assert_eq!(inner.seen()[0].headers["cookie"], "session=1");
+    assert_eq!(mds.token_requests(), 2);
+    assert_plain(&mds);
+}
+
+#[tokio::test]
+async fn s159_scopes_on_the_wire() {
+    for (scopes, query) in [
+        (&["a", "b"][..], "?scopes=a%2Cb"),
+        (&["b", "a", "a"], "?scopes=a%2Cb"),
+        (&[], ""),
+        (&["a&x=1", "a#"], "?scopes=a%23%2Ca%26x%3D1"),
+        (
+            &["https://www.googleapis.com/auth/drive"],
+            "?scopes=https%3A%2F%2Fwww.googleapis.com%2Fauth%2Fdrive",
+        ),
+    ] {
+        let mds = FakeMds::healthy();
+        let client = ScopedAuthLayer::new(mds.source())
+            .scopes(Scopes::new(scopes).unwrap())
+            .layer(Inner::new());
+        send(&client, BUCKET).await.unwrap();
+        let line = LINE.replace("/token", &format!("/token{query}"));
+        let requests = mds.requests();
+        assert_eq!(requests.len(), 1);
+        assert_eq!(lines(&requests[0])[0], line);
+    }
+}
+
+#[tokio::test]
+async fn s164_an_account_is_one_segment_of_the_path() {
+    let mds = FakeMds::healthy();
+    let with = |account: &str| {
+        let builder = MetadataServer::builder().endpoint(mds.endpoint());
+        builder.account(account).build()
+    };
+    let accounts = ["default", "sa@p.iam.gserviceaccount.com"];
+    for account in accounts {
+        let client = Client::of(with(account).unwrap());
+        client.send().await.unwrap();
+    }
+    for account in [
+        "../../attributes/x",
+        "default/token?scopes=",
+        "a b",
+        "%2e%2e",
+        "..",
+        "",
+        "a\r\nX-Evil: 1",
+        "default#",
+    ] {
+        let error = with(account).expect_err(account);
+        assert_eq!(error.what(), "service account");
+    }
+    let paths = accounts.map(|account| LINE.replace("default", account));
+    let requests = mds.requests();
+    let seen = requests.iter().map(|head| lines(head)[0]);
+    assert_eq!(seen.collect::<Vec<_>>(), paths);
+}
+
+/// Everything that can come instead of a token, with a secret in it.
+fn troubles() -> Vec<(&'static str, Reply)> {
+    let head = "HTTP/1.1 200 OK\r\nMetadata-Flavor: Google\r\n";
+    let token = format!(r#"{{"access_token":"{SECRET}","expires_in":3599,"token_type":"Bearer"}}"#);
+    let said = format!("{INTERNAL} {SECRET} {token}");
+    let secret = format!("\"{SECRET}\"");
+    let status = |code| Reply::status(code, &format!("X-Debug: {SECRET}\r\n"), &said);
+    let length = said.len();
+    vec![
+        ("reset", Reply::Reset(Vec::new())),
+        (
+            "reset in the head",
+            Reply::Reset(format!("{head}X: {SECRET}").into_bytes()),
+        ),
+        (
+            "truncated",
+            raw(format!("{head}Content-Length: 500\r\n\r\n{said}")),
+        ),
+        (
+            "no last chunk",
+            raw(format!(
+                "{head}Transfer-Encoding: chunked\r\n\r\n{length:x}\r\n{said}\r\n"
+            )),
+        ),
+        (
+            "a bad chunk",
+            raw(format!(
+                "{head}Transfer-Encoding: chunked\r\n\r\n{SECRET}\r\n{said}\r\n"
+            )),
+        ),
+        ("silence", Reply::Hang),
+        (
+            "stalled",
+            Reply::Stall(format!("{head}Content-Length: 500\r\n\r\n{said}").into_bytes()),
+        ),
+        ("400", status(400)),
+        ("401", status(401)),
+        ("403", status(403)),
+        ("404", status(404)),
+        ("408", status(408)),
+        ("429", Reply::status(429, "Retry-After: 1\r\n", &said)),
+        ("500", status(500)),
+        ("503", status(503)),
+        ("204", status(204)),
+        ("206", status(206)),
+        (
+            "a redirect",
+            Reply::status(
+                302,
+                &format!("Location: http://127.0.0.1:9/{SECRET}\r\n"),
+                &said,
+            ),
+        ),
+        (
+            "no flavor",
+            raw(format!("HTTP/1.1 200 OK\r\nX: {SECRET}\r\n\r\n{token}")),
+        ),
+        ("a page", Reply::ok(format!("<html>{said}"))),
+        ("not HTTP", raw(format!("{said}\r\n\r\n"))),
+        (
+            "a bad header",
+            raw(format!("{head}{SECRET} {INTERNAL}\r\n\r\n")),
+        ),
+        (
+            "too large",
+            Reply::ok(format!("{token}{}", format!("{said} ").repeat(500))),
+        ),
+        ("something behind it", Reply::ok(format!("{token}{said}"))),
+        ("half of it", Reply::ok(&token[..token.len() - 10])),
+        ("expires_in 0", answer(&secret, "0", "\"Bearer\"")),
+        (
+            "expires_in a secret",
+            answer(&secret, &secret, "\"Bearer\""),
+        ),
+        (
+            "access_token with a space",
+            answer(&format!("\"{SECRET} x\""), "9", "\"Bearer\""),
+        ),
+        (
+            "access_token an object",
+            answer(&format!("{{{secret}:1}}"), "9", "\"Bearer\""),
+        ),
+        ("token_type a secret", answer(&secret, "9", &secret)),
+        (
+            "another member",
+            Reply::ok(format!(r#"{{"{SECRET}":"{INTERNAL}"}}"#)),
+        ),
+        (
+            "OAuth's error",
+            Reply::ok(format!(
+                r#"{{"error":"{INTERNAL}","error_description":{secret}}}"#
+            )),
+        ),
+    ]
+}
+
+#[tokio::test]
+async fn s069_every_failure_heals() {
+    const TROUBLE: Duration = Duration::from_millis(1_500);
+
+    let begun = Instant::now();
+    let served = |what: &'static str, client: Client| async move {
+        client
+            .send()
+            .await
+            .unwrap_or_else(|error| panic!("{what}: {error}"));
+        assert!(
+            begun.elapsed() < TROUBLE + secs(11),
+            "{what}: {:?}",
+            begun.elapsed()
+        );
+        assert!(begun.elapsed() >= TROUBLE, "{what}: it never failed");
+        assert!(client.last_error().is_none(), "{what}");
+    };
+    let scripted = troubles().into_iter().map(|(what, reply)| async move {
+        let mds = FakeMds::start(move |n| {
+            if begun.elapsed() < TROUBLE {
+                reply.clone()
+            } else {
+                good(n)
+            }
+        });
+        served(what, Client::hasty(mds.source())).await;
+        assert!(mds.connections() >= 2, "{what}");
+    });
+    let refused = async {
+        let (socket, addr) = refusing();
+        let healing = async {
+            sleep(TROUBLE).await;
+            open(socket, good)
+        };
+        let (_mds, ()) = tokio::join!(healing, served("refused", Client::of(at(addr))));
+    };
+    tokio::join!(join_all(scripted), refused);
+}
+
+#[tokio::test]
+async fn s133_s134_no_error_and_no_log_repeats_what_came() {
+    let (tap, _guard) = TraceTap::install();
+    let one = |(what, reply): (&'static str, Reply)| async move {
+        let mds = FakeMds::start(move |_| reply.clone());
+        // What the source says, and what a caller gets who waited for it.
+        let request = TokenRequest::access_token(Scopes::default());
+        let source = mds.source();
+        let direct = timeout(millis(300), source.fetch(request));
+        if let Ok(result) = direct.await {
+            assert_discreet(what, &texts(&result.expect_err(what)));
+        }
+        let client = Client::with(mds.source(), |builder| {
+            builder.attempt_timeout(millis(300)).max_wait(millis(400))
+        });
+        let error = client.send().await.expect_err(what);
+        assert_discreet(what, &texts(&error));
+        assert_discreet(what, &format!("{:?} {:#?}", client.status(), client.cache));
+        assert!(
+            client.last_error().is_some(),
+            "{what}: no attempt came to an end"
+        );
+    };
+    let troubles = troubles();
+    let failures = troubles.len();
+    join_all(troubles.into_iter().map(one)).await;
+    assert!(tap.count("WARN") >= failures, "{}", tap.count("WARN"));
+    assert_discreet("the log", &tap.text());
+}
+
+#[tokio::test]
+async fn s148_no_token_starts_a_header_or_a_request() {
+    let evil = [
+        "a\r\nX-Evil: 1",
+        "a\nX-Evil: 1",
+        "a\r\n\r\nGET /x-evil HTTP/1.1\r\nHost: x\r\n\r\n",
+        "a\0",
+        "a\u{7f}",
+        "",
+        "tökén",
+    ];
+    let api = FakeMds::start(|_| Reply::ok("fine"));
+    let origin = format!("http://{}", api.endpoint());
+    let http = legacy::Client::builder(TokioExecutor::new()).build_http::<Empty<bytes::Bytes>>();
+    let client = |cache| {
+        ScopedAuthLayer::from_cache(cache)
+            .destinations(Destinations::only([&origin]).unwrap())
+            .layer(http.clone())
+    };
+    let request = || Request::get(&origin).body(Empty::new()).unwrap();
+    let hasty = |source| {
+        let builder = TokenCache::builder(source).max_wait(millis(300));
+        builder.build().unwrap()
+    };
+
+    // From the metadata server, and from a source that lets anything through.
+    for token in evil {
+        let json = serde_json::to_string(token).unwrap();
+        let mds = FakeMds::start(move |_| answer(&json, "3599", "\"Bearer\""));
+        let error = client(hasty(mds.source()))
+            .oneshot(request())
+            .await
+            .unwrap_err();
+        assert!(auth_error(&error).is_response(), "{token:?}: {error}");
+
+        let source = source::from_fn(move |_| async move {
+            Ok::<_, std::io::Error>(Token::new(token, Duration::from_secs(3599)))
+        });
+        let cache = TokenCache::builder(source)
+            .max_wait(millis(300))
+            .build()
+            .unwrap();
+        let error = client(cache).oneshot(request()).await.unwrap_err();
+        assert!(auth_error(&error).is_response(), "{token:?}: {error}");
+    }
+    assert_eq!(api.connections(), 0);
+
+    let mds = FakeMds::start(good);
+    client(hasty(mds.source()))
+        .oneshot(request())
+        .await
+        .unwrap();
+    let requests = api.requests();
+    assert_eq!(requests.len(), 1);
+    let authorization = lines(&requests[0])
+        .into_iter()
+        .filter(|line| line.to_ascii_lowercase().starts_with("authorization:"))
+        .collect::<Vec<_>>();
+    assert_eq!(authorization.len(), 1);
+    assert!(
+        authorization[0].ends_with(": Bearer tok-1"),
+        "{authorization:?}"
+    );
+}
