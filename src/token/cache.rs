@@ -338,7 +338,7 @@ impl<S: TokenSource> TokenCacheBuilder<S> {
             source: AssertUnwindSafe(Arc::new(self.source)),
             clock: self.clock,
             limits,
-            permits: Arc::new(Semaphore::new(MAX_CONCURRENT_FETCHES)),
+            permits: AssertUnwindSafe(Arc::new(Semaphore::new(MAX_CONCURRENT_FETCHES))),
             log: Limiter::new(),
         };
         let inner = Inner {

@@ -39,7 +39,10 @@ pub(crate) struct Fetcher {
     pub(crate) clock: Clock,
     pub(crate) limits: Limits,
     /// Fetches that may run at once, over all slots.
-    pub(crate) permits: Arc<Semaphore>,
+    ///
+    /// Nobody panics between taking a permit and giving it back. Tokio says so of its semaphore only
+    /// when built without `parking_lot`.
+    pub(crate) permits: AssertUnwindSafe<Arc<Semaphore>>,
     pub(crate) log: events::Limiter,
 }
 
