@@ -58,7 +58,7 @@ fn s006_no_thread_sees_an_older_token_after_a_newer_one() {
     thread::scope(|scope| {
         for _ in 0..4 {
             scope.spawn(|| {
-                let client = ScopedAuthLayer::from_cache(cache.clone()).layer(Checked::default());
+                let client = ScopedAuthLayer::from_cache(cache.clone()).layer(Checked);
                 let mut last = 0;
                 while !stop.load(Ordering::Relaxed) {
                     let generation = client.get_ref().send(&client, &runtime);
