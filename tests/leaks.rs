@@ -1,0 +1,355 @@
+//! Group J: the secret leaves through one header, and through nothing else.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
+
+mod support;
+
+use std::{error::Error, time::Duration};
+
+use bytes::Bytes;
+use futures_util::FutureExt;
+use http::{Request, StatusCode, header::AUTHORIZATION};
+use http_body_util::Empty;
+use support::{Answer, BUCKET, Inner, Script, TraceTap, get, send};
+use tokio::time::sleep;
+use tower::{Layer, Service, ServiceBuilder, ServiceExt};
+use tower_http::follow_redirect::FollowRedirectLayer;
+use tower_scoped_auth::{
+    Destinations, MetadataServer, RetryUnauthorized, ScopedAuthLayer, Scopes, TokenCache,
+    TokenRequest,
+    emulator::{Emulator, Fault},
+    test_util::TestClock,
+};
+
+const SECRET: &str = "Zq7Jx2Vn9Kp4Wm6Rt8Yb3Hd5Gf1Sc0LaQeUiOwPzXvBnMkJhGtFrDsAyTcEuIoLp";
+
+/// Fails if any eight characters of the secret, one after the other, are there.
+fn assert_clean(what: &str, text: &str) {
+    for start in 0..=SECRET.len() - 8 {
+        let piece = &SECRET[start..start + 8];
+        assert!(!text.contains(piece), "{what} shows {piece}: {text}");
+    }
+}
+
+fn shown(what: &str, value: &dyn std::fmt::Debug) {
+    assert_clean(what, &format!("{value:?}"));
+    assert_clean(what, &format!("{value:#?}"));
+}
+
+fn chain(error: &(dyn Error + 'static)) {
+    let mut next = Some(error);
+    while let Some(error) = next {
+        assert_clean("an error", &error.to_string());
+        shown("an error", &error);
+        next = error.source();
+    }
+}
+
+fn secret_source() -> Script {
+    Script::new(|_| Answer::token(SECRET, 3599))
+}
+
+fn cache(source: Script) -> TokenCache {
+    TokenCache::builder(source)
+        .clock(TestClock::new())
+        .build()
+        .unwrap()
+}
+
+#[tokio::test(start_paused = true)]
+async fn s132_no_debug_shows_the_secret() {
+    let cache = cache(secret_source());
+    let wanted = TokenRequest::access_token(Scopes::default());
+    let layer = ScopedAuthLayer::from_cache(cache.clone());
+    let inner = Inner::new();
+    // Empty, holding it, waiting for it, and in error.
+    for round in 0..2 {
+        shown("TokenCache", &cache);
+        shown("TokenStatus", &cache.status(&wanted));
+        shown("ScopedAuthLayer", &layer);
+        let mut client = layer.layer(Unshown(inner.clone()));
+        shown("ScopedAuth", &client);
+        std::future::poll_fn(|cx| client.poll_ready(cx))
+            .await
+            .unwrap();
+        let mut future = Box::pin(client.call(get(BUCKET)));
+        shown("ResponseFuture", &future);
+        let answer = future.as_mut().now_or_never();
+        shown("ResponseFuture", &future);
+        if answer.is_none() {
+            future.await.unwrap();
+        }
+        assert_eq!(inner.calls(), round + 1);
+    }
+    let token = cache.token(&wanted).await.unwrap();
+    assert_eq!(token.expose_secret(), SECRET);
+    shown("Token", &token);
+    shown("HeaderValue", &token.header_value());
+    shown("HeaderMap", &inner.seen()[0].headers);
+    shown("TokenRequest", &wanted);
+    shown("RetryUnauthorized", &RetryUnauthorized::new());
+    shown("MetadataServer", &MetadataServer::new());
+}
+
+/// `ScopedAuth` shows its inner service, which in these tests records what it got.
+#[derive(Clone)]
+struct Unshown(Inner);
+
+impl std::fmt::Debug for Unshown {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("Inner")
+    }
+}
+
+impl Service<Request<()>> for Unshown {
+    type Response = http::Response<()>;
+    type Error = std::convert::Infallible;
+    type Future = <Inner as Service<Request<()>>>::Future;
+
+    fn poll_ready(
+        &mut self,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Result<(), Self::Error>> {
+        Service::<Request<()>>::poll_ready(&mut self.0, cx)
+    }
+
+    fn call(&mut self, request: Request<()>) -> Self::Future {
+        self.0.call(request)
+    }
+}
+
+#[tokio::test]
+async fn s133_s135_no_error_and_no_event_of_any_crate_shows_the_secret() {
+    let tap = TraceTap::install_globally();
+    let json = |rest: &str| format!(r#"{{"access_token":"{SECRET}",{rest}}}"#);
+    let bad_bodies = [
+        json(r#""expires_in":0,"token_type":"Bearer""#),
+        json(r#""expires_in":"soon","token_type":"Bearer""#),
+        json(r#""expires_in":3599,"token_type":"MAC""#),
+        json(r#""expires_in":3599,"token_type":"Bearer","access_token":"twice""#),
+        json(r#""expires_in":3599"#),
+        format!(
+            r#"{{"access_token":"{SECRET} with a space","expires_in":3599,"token_type":"Bearer"}}"#
+        ),
+        format!("{SECRET}{{"),
+        format!(r#"{{"error":"{SECRET}"}}"#),
+    ];
+    let mut faults: Vec<Fault> = bad_bodies.into_iter().map(Fault::body).collect();
+    faults.extend([400, 401, 403, 404, 429, 500, 503].map(|s| Fault::status(s).with_body(SECRET)));
+    faults.push(Fault::redirect(302, format!("http://127.0.0.1:9/{SECRET}")));
+    faults.push(Fault::raw(format!("{SECRET}\r\n\r\n")));
+    faults.push(Fault::raw(format!("HTTP/1.1 200 OK\r\n{SECRET}\r\n\r\n")));
+    faults.push(Fault::body(SECRET).retry_after(SECRET));
+    for fault in faults {
+        let mds = Emulator::builder().start().await.unwrap();
+        mds.fault(fault.forever());
+        let source = MetadataServer::builder()
+            .endpoint(mds.endpoint())
+            .build()
+            .unwrap();
+        let cache = TokenCache::builder(source)
+            .max_wait(Duration::from_millis(20))
+            .build()
+            .unwrap();
+        let client = ScopedAuthLayer::from_cache(cache.clone()).layer(Inner::new());
+        let error = send(&client, BUCKET).await.unwrap_err();
+        chain(&*error);
+        // The attempt itself may take longer than the wait.
+        let wanted = TokenRequest::access_token(Scopes::default());
+        while cache.status(&wanted).last_error().is_none() {
+            sleep(Duration::from_millis(1)).await;
+        }
+        chain(cache.status(&wanted).last_error().unwrap());
+        shown("TokenStatus", &cache.status(&wanted));
+    }
+    // And the good one, refreshed, refused, and taken out.
+    let runtime_tokens = Script::new(|_| Answer::token(SECRET, 3599));
+    let cache = TokenCache::new(runtime_tokens);
+    let client = ScopedAuthLayer::from_cache(cache.clone())
+        .layer(Inner::answering(|_| StatusCode::UNAUTHORIZED));
+    for _ in 0..3 {
+        send(&client, BUCKET).await.unwrap();
+    }
+    let token = cache
+        .token(&TokenRequest::access_token(Scopes::default()))
+        .await
+        .unwrap();
+    cache.invalidate(&token);
+    send(&client, BUCKET).await.unwrap();
+    drop((client, cache));
+    let text = tap.text();
+    assert!(text.contains("tower_scoped_auth"), "the tap records");
+    assert_clean("the log", &text);
+}
+
+#[tokio::test(start_paused = true)]
+async fn s137_the_header_is_sensitive_on_every_path() {
+    let inner = Inner::answering(|seen| match seen.token() {
+        Some("tok-1") => StatusCode::UNAUTHORIZED,
+        _ => StatusCode::OK,
+    });
+    let layer = ScopedAuthLayer::from_cache(cache(Script::tokens(3599)));
+    let client = layer.layer(inner.clone());
+    send(&client, BUCKET).await.unwrap(); // cold, and refused
+    send(&client, BUCKET).await.unwrap(); // after the 401
+    send(&client, BUCKET).await.unwrap(); // warm
+    sleep(Duration::from_secs(3590)).await;
+    send(&client, BUCKET).await.unwrap(); // stale, and after a swap
+    let retrying = ServiceBuilder::new()
+        .retry(RetryUnauthorized::new())
+        .layer(layer);
+    retrying
+        .service(inner.clone())
+        .oneshot(get(BUCKET))
+        .await
+        .unwrap();
+    assert_eq!(inner.calls(), 5);
+    for seen in inner.seen() {
+        assert!(seen.headers[AUTHORIZATION].is_sensitive());
+        assert!(seen.headers[AUTHORIZATION].clone().is_sensitive());
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn s142_exactly_one_authorization_leaves() {
+    let own: [&[&str]; 4] = [&[], &["Bearer own"], &["Bearer own", "Basic more"], &[""]];
+    for (replace, values) in [false, true].into_iter().flat_map(|r| own.map(|v| (r, v))) {
+        let (source, inner) = (Script::tokens(3599), Inner::new());
+        let layer = ScopedAuthLayer::from_cache(cache(source.clone()));
+        let layer = if replace {
+            layer.replace_authorization()
+        } else {
+            layer
+        };
+        let mut request = get(BUCKET);
+        for value in values {
+            request
+                .headers_mut()
+                .append(AUTHORIZATION, value.parse().unwrap());
+        }
+        request
+            .headers_mut()
+            .insert("proxy-authorization", "Basic x".parse().unwrap());
+        request
+            .headers_mut()
+            .insert("x-goog-user-project", "p".parse().unwrap());
+        layer.layer(inner.clone()).oneshot(request).await.unwrap();
+        let headers = &inner.seen()[0].headers;
+        assert_eq!(headers.get_all(AUTHORIZATION).iter().count(), 1);
+        let kept = !replace && !values.is_empty();
+        let expected = if kept { values[0] } else { "Bearer tok-1" };
+        assert_eq!(headers[AUTHORIZATION], expected);
+        assert_eq!(
+            source.calls(),
+            usize::from(!kept),
+            "nothing is fetched for a header that stays"
+        );
+        assert_eq!(
+            (
+                &headers["proxy-authorization"],
+                &headers["x-goog-user-project"]
+            ),
+            (&"Basic x".parse().unwrap(), &"p".parse().unwrap())
+        );
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn s143_the_secret_is_in_that_header_only() {
+    let inner = Inner::new();
+    let client = ScopedAuthLayer::from_cache(cache(secret_source())).layer(inner.clone());
+    let response = send(&client, BUCKET).await.unwrap();
+    shown("the response", &response);
+    let seen = &inner.seen()[0];
+    assert_eq!(seen.token(), Some(SECRET));
+    let mut headers = seen.headers.clone();
+    headers.remove(AUTHORIZATION);
+    assert!(headers.is_empty());
+    assert_clean("the URI", &seen.uri.to_string());
+}
+
+#[tokio::test(start_paused = true)]
+async fn s141_a_redirect_above_us_takes_nothing_along() {
+    for (location, stamped) in [
+        ("https://evil.example/", false),
+        ("http://storage.googleapis.com/plain", false),
+        ("https://storage.googleapis.com/there", true),
+    ] {
+        let inner = Redirecting {
+            to: location,
+            inner: Inner::new(),
+        };
+        let layer = ScopedAuthLayer::from_cache(cache(secret_source()));
+        for pass in [false, true] {
+            let destinations = Destinations::google_apis();
+            let destinations = if pass {
+                destinations.pass_others()
+            } else {
+                destinations
+            };
+            let before = inner.inner.calls();
+            let client = ServiceBuilder::new()
+                .layer(FollowRedirectLayer::new())
+                .layer(layer.clone().destinations(destinations))
+                .service(inner.clone());
+            let request = Request::get(BUCKET).body(Empty::<Bytes>::new()).unwrap();
+            let result = client.oneshot(request).await;
+            assert_eq!(result.is_ok(), stamped || pass, "{location}");
+            let hops = inner.inner.seen().split_off(before);
+            assert_eq!(hops[0].token(), Some(SECRET));
+            let second = hops.get(1).and_then(|hop| hop.token());
+            assert_eq!(second, stamped.then_some(SECRET), "{location}");
+        }
+    }
+}
+
+/// Answers the first URI with a redirect.
+#[derive(Clone)]
+struct Redirecting {
+    to: &'static str,
+    inner: Inner,
+}
+
+impl<B> Service<Request<B>> for Redirecting {
+    type Response = http::Response<()>;
+    type Error = std::convert::Infallible;
+    type Future = futures_util::future::BoxFuture<'static, Result<Self::Response, Self::Error>>;
+
+    fn poll_ready(
+        &mut self,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Result<(), Self::Error>> {
+        Service::<Request<B>>::poll_ready(&mut self.inner, cx)
+    }
+
+    fn call(&mut self, request: Request<B>) -> Self::Future {
+        let (first, to) = (*request.uri() == BUCKET, self.to);
+        let answer = self.inner.call(request);
+        Box::pin(async move {
+            answer.await.map(|mut response| {
+                if first {
+                    *response.status_mut() = StatusCode::FOUND;
+                    response
+                        .headers_mut()
+                        .insert("location", to.parse().unwrap());
+                }
+                response
+            })
+        })
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_refused_request_fetches_nothing() {
+    let (source, inner) = (Script::tokens(3599), Inner::new());
+    let client = ScopedAuthLayer::from_cache(cache(source.clone())).layer(inner.clone());
+    let error = send(&client, "https://evil.example/").await.unwrap_err();
+    assert!(support::auth_error(&error).is_destination());
+    assert!(error.to_string().contains("evil.example"));
+    assert_eq!((source.calls(), inner.calls()), (0, 0));
+}
