@@ -350,3 +350,78 @@ fn s175_an_outage_at_full_load() {
     paused(outage(|| Answer::failure("refused"), 50_000, 64 * MIB));
     paused(outage(Answer::hang, 50_000, 256 * MIB));
 }
+
+#[test]
+fn s172_two_million_warm_requests_grow_nothing() {
+    let _alone = alone();
+    paused(async {
+        let source = Script::tokens(3599);
+        let client: ScopedAuth<Sink> = ScopedAuthLayer::from_cache(cache(&source)).layer(Sink);
+        send_one(&client).await;
+        let mut context = Context::from_waker(Waker::noop());
+        let mut client = client.clone();
+        let before = live();
+        for _ in 0..2_000_000 {
+            let ready = Service::<http::Request<()>>::poll_ready(&mut client, &mut context);
+            assert!(ready.is_ready());
+            let mut future = std::pin::pin!(client.call(get(BUCKET)));
+            assert!(future.as_mut().poll(&mut context).is_ready());
+        }
+        assert!(live() - before < KIB, "{} bytes", live() - before);
+        assert_eq!(source.calls(), 1);
+    });
+}
+
+/// A server that serves ten at a time, and answers 429 to the rest.
+#[derive(Clone, Default)]
+struct Limited {
+    running: std::sync::Arc<std::sync::atomic::AtomicUsize>,
+    asked: std::sync::Arc<std::sync::atomic::AtomicUsize>,
+}
+
+impl tower_scoped_auth::TokenSource for Limited {
+    type Error = support::script::ScriptError;
+
+    async fn fetch(&self, _: TokenRequest) -> Result<tower_scoped_auth::Token, Self::Error> {
+        self.asked.fetch_add(1, Ordering::SeqCst);
+        let running = self.running.fetch_add(1, Ordering::SeqCst);
+        sleep(Duration::from_millis(50)).await;
+        self.running.fetch_sub(1, Ordering::SeqCst);
+        match running {
+            0..10 => Ok(tower_scoped_auth::Token::new(
+                "tok",
+                Duration::from_secs(3599),
+            )),
+            _ => Err(support::script::ScriptError("429".to_owned())),
+        }
+    }
+}
+
+#[test]
+fn s174_two_hundred_caches_at_one_limited_server() {
+    let _alone = alone();
+    paused(async {
+        let server = Limited::default();
+        let begun = Instant::now();
+        let starts = (0..200).map(|_| {
+            let cache = TokenCache::builder(server.clone())
+                .clock(TestClock::new())
+                .build()
+                .unwrap();
+            let client: ScopedAuth<Sink> = ScopedAuthLayer::from_cache(cache).layer(Sink);
+            async move {
+                while client.clone().oneshot(get(BUCKET)).await.is_err() {
+                    sleep(Duration::from_millis(500)).await;
+                }
+            }
+        });
+        join_all(starts).await;
+        assert!(
+            begun.elapsed() <= Duration::from_secs(60),
+            "{:?}",
+            begun.elapsed()
+        );
+        let asked = server.asked.load(Ordering::SeqCst);
+        assert!(asked <= 1_000, "{asked}");
+    });
+}

@@ -1321,3 +1321,73 @@ async fn s148_no_token_starts_a_header_or_a_request() {
         "{authorization:?}"
     );
 }
+
+#[tokio::test]
+async fn s044_a_name_that_does_not_resolve_is_a_failed_attempt_like_others() {
+    // A label that is too long for DNS: the resolver says no without asking anybody.
+    let name = "a".repeat(64);
+    let source = MetadataServer::builder().endpoint(name).build().unwrap();
+    let cache = TokenCache::builder(source)
+        .max_wait(Duration::from_secs(2))
+        .build()
+        .unwrap();
+    let wanted = TokenRequest::access_token(Scopes::default());
+    let error = cache.token(&wanted).await.unwrap_err();
+    assert!(error.is_connect() && error.is_transient(), "{error:?}");
+    assert!(
+        error.attempts() >= 2,
+        "resolved anew by each attempt: {error:?}"
+    );
+}
+
+#[tokio::test]
+async fn s071_the_server_behind_the_name_is_another_one_from_now_on() {
+    use std::{
+        io::{Read, Write},
+        net::TcpListener,
+    };
+    let serve = |listener: TcpListener, name: &'static str| {
+        std::thread::spawn(move || {
+            let (mut stream, _) = listener.accept().unwrap();
+            drop(listener);
+            let _ = stream.read(&mut [0; 4096]).unwrap();
+            let body =
+                format!(r#"{{"access_token":"{name}","expires_in":3599,"token_type":"Bearer"}}"#);
+            let answer = format!(
+                "HTTP/1.1 200 OK\r\nMetadata-Flavor: Google\r\nContent-Length: {}\r\n\r\n{body}",
+                body.len()
+            );
+            stream.write_all(answer.as_bytes()).unwrap();
+        })
+    };
+    let there = TcpListener::bind("127.0.0.1:0").unwrap();
+    let port = there.local_addr().unwrap().port();
+    let first = serve(there, "tok-there");
+    let source = MetadataServer::builder()
+        .endpoint(format!("localhost:{port}"))
+        .build()
+        .unwrap();
+    let cache = TokenCache::new(source);
+    let wanted = TokenRequest::access_token(Scopes::default());
+    let token = cache.token(&wanted).await.unwrap();
+    assert_eq!(token.expose_secret(), "tok-there");
+    first.join().unwrap();
+    cache.invalidate(&token);
+    // Nobody is there; a little later somebody else is.
+    let waiting = tokio::spawn({
+        let (cache, wanted) = (cache.clone(), wanted.clone());
+        async move { cache.token(&wanted).await }
+    });
+    while cache.status(&wanted).last_error().is_none() {
+        tokio::time::sleep(Duration::from_millis(1)).await;
+    }
+    let second = serve(TcpListener::bind(("127.0.0.1", port)).unwrap(), "tok-here");
+    let begun = std::time::Instant::now();
+    assert_eq!(waiting.await.unwrap().unwrap().expose_secret(), "tok-here");
+    assert!(
+        begun.elapsed() <= Duration::from_secs(11),
+        "{:?}",
+        begun.elapsed()
+    );
+    second.join().unwrap();
+}

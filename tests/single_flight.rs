@@ -167,3 +167,12 @@ async fn s077_the_first_may_go_and_so_may_all() {
     send(&client, BUCKET).await.unwrap();
     assert_eq!((source.calls(), inner.calls()), (1, 1), "the fetch went on");
 }
+
+#[tokio::test(start_paused = true)]
+async fn s031_layers_built_apart_fetch_apart() {
+    let source = slow(100);
+    let (one, other) = (layer(&source), layer(&source));
+    send(&one.layer(Inner::new()), BUCKET).await.unwrap();
+    send(&other.layer(Inner::new()), BUCKET).await.unwrap();
+    assert_eq!(source.calls(), 2, "as TokenCache's documentation says");
+}
