@@ -60,11 +60,16 @@ impl<'a> Origin<'a> {
             Scheme::Other => return Err(Fault::OtherScheme),
             Scheme::Missing => return Err(Fault::NoScheme),
         };
-        let bytes = authority.as_bytes();
-        let end = bytes
-            .iter()
-            .position(|byte| !is_host_byte(*byte))
-            .unwrap_or(bytes.len());
+        // A label must be between any two dots, and before the first.
+        let (mut end, mut after_dot) = (0, true);
+        for byte in authority.bytes().take_while(|byte| is_host_byte(*byte)) {
+            let dot = byte == b'.';
+            if dot && after_dot {
+                return Err(odd(authority));
+            }
+            after_dot = dot;
+            end += 1;
+        }
         let Some((host, rest)) = authority.split_at_checked(end) else {
             return Err(Fault::OddHost);
         };
@@ -90,8 +95,8 @@ impl<'a> Origin<'a> {
         };
         match host.as_bytes() {
             _ if is_v6 => {}
-            [] | [b'.', ..] => return Err(Fault::OddHost),
-            [.., b'.'] => return Err(Fault::TrailingDot),
+            [] => return Err(Fault::OddHost),
+            _ if after_dot => return Err(Fault::TrailingDot),
             _ => {}
         }
         Ok(Self {

@@ -71,6 +71,7 @@ fn s140_other_hosts_get_no_token() {
         "https://storage.googleapis.com.",
         "https://.googleapis.com",
         "https://a..googleapis.com",
+        "https://a..b.googleapis.com",
         "https://storage.googleapis.com:8443",
         "https://storage.googleapis.com:",
         "https://evil,.googleapis.com",
