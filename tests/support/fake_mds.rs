@@ -20,6 +20,8 @@ use tower_scoped_auth::MetadataServer;
 pub enum Reply {
     /// These bytes, then FIN.
     Raw(Vec<u8>),
+    /// These bytes, which are not copied, then FIN.
+    Static(&'static [u8]),
     /// Wait, then this.
     After(Duration, Box<Reply>),
     /// Nothing, until the client goes away.
@@ -49,6 +51,14 @@ impl Reply {
         .into_bytes();
         raw.extend_from_slice(body);
         Self::Raw(raw)
+    }
+
+    /// What a reply of bytes only sends.
+    pub fn into_bytes(self) -> Vec<u8> {
+        match self {
+            Self::Raw(bytes) => bytes,
+            _ => panic!("not a reply of bytes"),
+        }
     }
 
     pub fn token(name: &str, expires_in: u64) -> Self {
@@ -218,6 +228,11 @@ impl Shared {
 
     fn reply(&self, mut stream: TcpStream, reply: Reply) {
         match reply {
+            Reply::Static(bytes) => {
+                let _ = stream.write_all(bytes);
+                let _ = stream.shutdown(Shutdown::Write);
+                until_closed(stream);
+            }
             Reply::Raw(bytes) => {
                 let _ = stream.write_all(&bytes);
                 let _ = stream.shutdown(Shutdown::Write);

@@ -17,7 +17,7 @@ use crate::{
 #[derive(Deserialize)]
 struct AccessToken<'a> {
     #[serde(borrow)]
-    access_token: Option<Cow<'a, str>>,
+    access_token: Option<&'a RawValue>,
     #[serde(borrow)]
     expires_in: Option<&'a RawValue>,
     #[serde(borrow)]
@@ -39,17 +39,15 @@ pub(super) fn access_token(body: &[u8]) -> Result<Token, AuthError> {
             Category::Data | Category::Io => "it is not the JSON of a token",
         })
     })?;
-    let secret = answer
-        .access_token
-        .map(|text| Zeroizing::new(text.into_owned()));
-    let Some(mut secret) = secret else {
+    let Some(secret) = answer.access_token else {
         return Err(wrong("access_token is missing"));
     };
-    if !is_b64token(&secret) {
+    let secret = unescaped(secret.get()).filter(|secret| is_b64token(secret));
+    let Some(mut secret) = secret else {
         return Err(wrong(
             "access_token is not an RFC 6750 token of 1 to 8192 characters",
         ));
-    }
+    };
     match answer.token_type {
         Some(kind) if kind.eq_ignore_ascii_case("bearer") => {}
         Some(_) => return Err(wrong("token_type is not Bearer")),
@@ -69,6 +67,23 @@ pub(super) fn access_token(body: &[u8]) -> Result<Token, AuthError> {
 fn wrong(reason: &str) -> AuthError {
     let reason = format!("the metadata server's answer is not a usable token: {reason}");
     AuthError::new(Kind::Response, reason)
+}
+
+/// What a JSON string holds, in a buffer that does not grow and is zeroed when dropped.
+///
+/// By hand, because serde would collect a string with escapes in buffers that it does not clear. The
+/// one escape that a token can have a use for is `\/`.
+fn unescaped(json: &str) -> Option<Zeroizing<String>> {
+    let mut text = Zeroizing::new(String::with_capacity(json.len()));
+    let mut characters = json.strip_prefix('"')?.strip_suffix('"')?.chars();
+    while let Some(character) = characters.next() {
+        match character {
+            '\\' if characters.next()? == '/' => text.push('/'),
+            '\\' => return None,
+            _ => text.push(character),
+        }
+    }
+    Some(text)
 }
 
 /// RFC 6750, section 2.1: `1*( ALPHA / DIGIT / "-" / "." / "_" / "~" / "+" / "/" ) *"="`.
