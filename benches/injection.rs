@@ -5,6 +5,8 @@
 //! compare only what stands in one table. With `-- --instructions NAME N` it runs one case N times,
 //! for `valgrind --tool=callgrind`: see `.ci/instructions`.
 
+#![allow(clippy::expect_used)]
+
 use std::{
     convert::Infallible,
     future::{Future, Ready, ready},

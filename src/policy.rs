@@ -89,13 +89,17 @@ impl Policy {
             Verdict::Pass => return Decision::Pass,
             Verdict::Refuse(error) => return Decision::Refuse(error),
         };
-        if !self.replace_authorization && request.headers().contains_key(AUTHORIZATION) {
-            keep_one(request.headers_mut());
-            return Decision::Pass;
-        }
         let extensions = request
             .extensions()
             .filter(|extensions| !extensions.is_empty());
+        if let (Choice::Fixed(supply), None) = (&self.choice, extensions) {
+            // The usual request: nothing to look up but the place of the header.
+            return self.stamp(request, supply, asker, false);
+        }
+        if !self.replace_authorization && request.headers().contains_key(AUTHORIZATION) {
+            // Kept, so nothing need be found out.
+            return self.stamp_nothing(request);
+        }
         let refused = extensions.is_some_and(|extensions| extensions.get::<Refused>().is_some());
         let own = extensions.and_then(|extensions| {
             let scopes = extensions
@@ -109,30 +113,56 @@ impl Policy {
                     .map(TokenRequest::id_token)
             })
         });
-        let other;
-        let supply = match (&self.choice, own) {
-            (Choice::Fixed(supply), None) => supply,
+        match (&self.choice, own) {
+            (Choice::Fixed(supply), None) => self.stamp(request, supply, asker, refused),
             (_, own) => match self.supply_for(request, own) {
-                Ok(supply) => {
-                    other = supply;
-                    &other
-                }
-                Err(error) => return Decision::Refuse(error),
+                Ok(supply) => self.stamp(request, &supply, asker, refused),
+                Err(error) => Decision::Refuse(error),
             },
-        };
-        let stamp = if refused {
-            None
-        } else {
-            supply.stamp(Some(asker))
-        };
-        match stamp {
-            Some(stamp) => Decision::Stamped(Watch::put(request.headers_mut(), stamp, asker)),
-            None => Decision::Wait(Wait {
-                supply: Arc::clone(supply),
-                asker,
-                refused,
-            }),
         }
+    }
+
+    #[inline]
+    fn stamp<R: Outgoing>(
+        &self,
+        request: &mut R,
+        supply: &Arc<Supply>,
+        asker: Asker,
+        refused: bool,
+    ) -> Decision {
+        match request.headers_mut().entry(AUTHORIZATION) {
+            Entry::Occupied(_) if !self.replace_authorization => self.stamp_nothing(request),
+            place => match if refused {
+                None
+            } else {
+                supply.stamp(Some(asker))
+            } {
+                Some(stamp) => {
+                    match place {
+                        Entry::Vacant(place) => {
+                            place.insert(stamp.header());
+                        }
+                        // All values there are, in place of which one remains.
+                        Entry::Occupied(mut values) => {
+                            values.insert(stamp.header());
+                        }
+                    }
+                    Decision::Stamped(Watch { stamp, asker })
+                }
+                None => Decision::Wait(Wait {
+                    supply: Arc::clone(supply),
+                    asker,
+                    refused,
+                }),
+            },
+        }
+    }
+
+    /// The caller's own header goes.
+    #[cold]
+    fn stamp_nothing<R: Outgoing>(&self, request: &mut R) -> Decision {
+        keep_one(request.headers_mut());
+        Decision::Pass
     }
 
     /// What this request wants instead of the layer's choice, or the layer's, if that depends on the

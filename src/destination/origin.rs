@@ -62,12 +62,13 @@ impl<'a> Origin<'a> {
         };
         // A label must be between any two dots, and before the first.
         let (mut end, mut after_dot) = (0, true);
-        for byte in authority.bytes().take_while(|byte| is_host_byte(*byte)) {
-            let dot = byte == b'.';
-            if dot && after_dot {
-                return Err(odd(authority));
+        for byte in authority.as_bytes() {
+            match CLASSES.get(usize::from(*byte)) {
+                Some(Class::Label) => after_dot = false,
+                Some(Class::Dot) if !after_dot => after_dot = true,
+                Some(Class::Dot) => return Err(odd(authority)),
+                Some(Class::Other) | None => break,
             }
-            after_dot = dot;
             end += 1;
         }
         let Some((host, rest)) = authority.split_at_checked(end) else {
@@ -109,8 +110,11 @@ impl<'a> Origin<'a> {
     }
 
     /// The addresses and names of the metadata server, which must never be sent its own tokens.
+    #[inline]
     pub(super) fn is_metadata_server(&self) -> bool {
-        is_metadata_host(self.host)
+        // Almost no host is as long as one of them: looking at the length is looking enough.
+        matches!(self.host.len(), 8 | 15 | 24) && is_metadata_host(self.host)
+            || self.is_v6 && is_metadata_host(self.host)
     }
 
     #[inline]
@@ -123,7 +127,9 @@ pub(super) fn is_metadata_host(host: &str) -> bool {
     const NAMES: [&str; 3] = ["metadata.google.internal", "169.254.169.254", "metadata"];
     // GCE's IPv6-only instances.
     const V6: Ipv6Addr = Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254);
-    NAMES.iter().any(|name| host.eq_ignore_ascii_case(name))
+    NAMES
+        .iter()
+        .any(|name| host.len() == name.len() && host.eq_ignore_ascii_case(name))
         || host.contains(':') && host.parse() == Ok(V6)
 }
 
@@ -146,23 +152,38 @@ pub(super) fn asker(authority: &str) -> Asker {
     Asker::MIN | hash
 }
 
-/// What a DNS name is made of, and the underscore that private names have.
-#[inline]
-pub(super) fn is_host_byte(byte: u8) -> bool {
-    const TABLE: [bool; 256] = {
-        let mut table = [false; 256];
-        let mut byte = 0_u8;
-        while byte < 128 {
+/// What a byte is to a host: part of a DNS label (or of the underscore names that are private), the
+/// dot between them, or neither.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Class {
+    Label,
+    Dot,
+    Other,
+}
+
+const CLASSES: [Class; 256] = {
+    let mut classes = [Class::Other; 256];
+    let mut byte = 0_u8;
+    while byte < 128 {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_') {
             #[allow(clippy::indexing_slicing)] // evaluated by the compiler, within bounds
             {
-                table[byte as usize] =
-                    byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+                classes[byte as usize] = Class::Label;
             }
-            byte += 1;
         }
-        table
-    };
-    TABLE.get(usize::from(byte)).is_some_and(|known| *known)
+        byte += 1;
+    }
+    #[allow(clippy::indexing_slicing)] // as above
+    {
+        classes[b'.' as usize] = Class::Dot;
+    }
+    classes
+};
+
+pub(super) fn is_host_byte(byte: u8) -> bool {
+    CLASSES
+        .get(usize::from(byte))
+        .is_some_and(|class| *class != Class::Other)
 }
 
 fn odd(authority: &str) -> Fault {

@@ -100,14 +100,21 @@ impl Pattern {
                     return false;
                 };
                 match host.split_at_checked(labels) {
-                    Some(([.., last], tail)) => *last != b'.' && tail.eq_ignore_ascii_case(suffix),
+                    Some(([.., last], tail)) => *last != b'.' && same(tail, suffix),
                     _ => false,
                 }
             }
-            Host::Exact(host) => !origin.is_v6 && origin.host.eq_ignore_ascii_case(host),
+            Host::Exact(host) => !origin.is_v6 && same(origin.host.as_bytes(), host.as_bytes()),
             Host::V6(address) => origin.is_v6 && origin.host.parse() == Ok(*address),
         }
     }
+}
+
+/// Equal but for ASCII case. Nearly every host is written in lower case, as `pattern` is: comparing
+/// the bytes as they are comes first, and is many times faster.
+#[inline]
+fn same(host: &[u8], pattern: &[u8]) -> bool {
+    host == pattern || host.eq_ignore_ascii_case(pattern)
 }
 
 /// A domain name of two labels or more, in lower case.
