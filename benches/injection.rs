@@ -5,7 +5,7 @@
 //! compare only what stands in one table. With `-- --instructions NAME N` it runs one case N times,
 //! for `valgrind --tool=callgrind`: see `.ci/instructions`.
 
-#![allow(clippy::expect_used)]
+#![allow(clippy::expect_used, clippy::indexing_slicing)]
 
 use std::{
     convert::Infallible,
