@@ -162,7 +162,7 @@ impl TokenCache {
         self.inner.supplies.load().len()
     }
 
-    /// True before anything was asked for.
+    /// True if no request's token is remembered. A layer's counts from when it wraps a service.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
