@@ -76,7 +76,7 @@ impl Emulator {
         EmulatorBuilder::new()
     }
 
-    /// `http://127.0.0.1:PORT`, for [`MetadataServerBuilder::endpoint`](crate::MetadataServerBuilder::endpoint).
+    /// `http://127.0.0.1:PORT`, for `MetadataServerBuilder::endpoint`.
     pub fn endpoint(&self) -> String {
         format!("http://{}", self.addr)
     }
