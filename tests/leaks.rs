@@ -9,20 +9,26 @@
 
 mod support;
 
-use std::{error::Error, time::Duration};
+use std::{convert::Infallible, error::Error, time::Duration};
 
 use bytes::Bytes;
 use futures_util::FutureExt;
-use http::{Request, StatusCode, header::AUTHORIZATION};
+use http::{Request, Response, StatusCode, header::AUTHORIZATION};
 use http_body_util::Empty;
+use hyper::{body::Incoming, server, service::service_fn};
+use hyper_util::{
+    client::legacy::Client,
+    rt::{TokioExecutor, TokioIo},
+};
 use support::{Answer, BUCKET, Inner, Script, TraceTap, get, send};
-use tokio::time::sleep;
+use tokio::{net::TcpListener, sync::mpsc, time::sleep};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
 use tower_http::follow_redirect::FollowRedirectLayer;
 use tower_scoped_auth::{
-    Destinations, MetadataServer, RetryUnauthorized, ScopedAuthLayer, Scopes, TokenCache,
+    Destinations, MetadataServer, RetryUnauthorized, ScopedAuthLayer, Scopes, Token, TokenCache,
     TokenRequest,
     emulator::{Emulator, Fault},
+    source,
     test_util::TestClock,
 };
 
@@ -167,9 +173,19 @@ async fn s133_s135_no_error_and_no_event_of_any_crate_shows_the_secret() {
         chain(cache.status(&wanted).last_error().unwrap());
         shown("TokenStatus", &cache.status(&wanted));
     }
-    // And the good one, refreshed, refused, and taken out.
-    let runtime_tokens = Script::new(|_| Answer::token(SECRET, 3599));
-    let cache = TokenCache::new(runtime_tokens);
+    refused_and_taken_out().await;
+    over_http2().await;
+    shut_down_in_the_middle().await;
+    for at in ["tower_scoped_auth", "hyper_util::", "h2::", "panicked"] {
+        assert!(tap.text().contains(at), "the tap records {at}");
+    }
+    let text = tap.text();
+    assert_clean("the log", &text);
+}
+
+/// A good token, refused by its destination, and taken out of service.
+async fn refused_and_taken_out() {
+    let cache = TokenCache::new(secret_source());
     let client = ScopedAuthLayer::from_cache(cache.clone())
         .layer(Inner::answering(|_| StatusCode::UNAUTHORIZED));
     for _ in 0..3 {
@@ -181,10 +197,153 @@ async fn s133_s135_no_error_and_no_event_of_any_crate_shows_the_secret() {
         .unwrap();
     cache.invalidate(&token);
     send(&client, BUCKET).await.unwrap();
-    drop((client, cache));
-    let text = tap.text();
-    assert!(text.contains("tower_scoped_auth"), "the tap records");
-    assert_clean("the log", &text);
+    // A source that has the token, and panics.
+    let panicking = source::from_fn(|_: TokenRequest| async {
+        let token = Token::new(SECRET, Duration::from_secs(3599));
+        panic!("here is my {token:?}");
+        #[allow(unreachable_code)]
+        Ok::<_, Infallible>(token)
+    });
+    let cache = TokenCache::builder(panicking).max_wait(Duration::from_millis(20));
+    let client = ScopedAuthLayer::from_cache(cache.build().unwrap()).layer(Inner::new());
+    chain(&*send(&client, BUCKET).await.unwrap_err());
+}
+
+/// hyper and h2, whose own events show the frames they send.
+async fn over_http2() {
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let addr = listener.local_addr().unwrap();
+    let (sender, mut receiver) = mpsc::unbounded_channel();
+    let server = tokio::spawn(async move {
+        let (stream, _) = listener.accept().await.unwrap();
+        let service = service_fn(move |request: Request<Incoming>| {
+            let value = request.headers()[AUTHORIZATION].as_bytes().to_vec();
+            sender.send(value).unwrap();
+            async { Ok::<_, Infallible>(Response::new(Empty::<Bytes>::new())) }
+        });
+        let connection = server::conn::http2::Builder::new(TokioExecutor::new())
+            .serve_connection(TokioIo::new(stream), service);
+        let _ = connection.await;
+    });
+    let client = ScopedAuthLayer::from_cache(TokenCache::new(secret_source()))
+        .destinations(Destinations::only([format!("http://{addr}")]).unwrap())
+        .layer(
+            Client::builder(TokioExecutor::new())
+                .http2_only(true)
+                .build_http::<Empty<Bytes>>(),
+        );
+    for _ in 0..2 {
+        let request = Request::get(format!("http://{addr}/")).body(Empty::new());
+        client.clone().oneshot(request.unwrap()).await.unwrap();
+        let seen = receiver.recv().await.unwrap();
+        assert_eq!(seen, format!("Bearer {SECRET}").as_bytes());
+    }
+    drop(client);
+    server.await.unwrap();
+}
+
+/// A runtime that goes away with a fetch in flight, requests in flight, and a token in service.
+async fn shut_down_in_the_middle() {
+    let shut_down = || {
+        let slow = Script::new(|call| match call.number {
+            1 => Answer::token(SECRET, 3599),
+            _ => Answer::token(SECRET, 3599).after(Duration::from_secs(60)),
+        });
+        let cache = TokenCache::new(slow);
+        let client = ScopedAuthLayer::from_cache(cache.clone()).layer(Inner::new());
+        let wanted = TokenRequest::access_token(Scopes::default());
+        let runtime = tokio::runtime::Runtime::new().unwrap();
+        runtime.block_on(send(&client, BUCKET)).unwrap();
+        let token = runtime.block_on(cache.token(&wanted)).unwrap();
+        cache.invalidate(&token);
+        runtime.spawn(async move { send(&client, BUCKET).await.map(drop) });
+        while !cache.status(&wanted).is_refreshing() {
+            std::thread::yield_now();
+        }
+        runtime.shutdown_background();
+        shown("TokenStatus", &cache.status(&wanted));
+        drop(cache);
+    };
+    tokio::task::spawn_blocking(shut_down).await.unwrap();
+}
+
+/// Printed by the panicking child, so that its parent knows that it got there.
+const PANICS: [&str; 3] = ["a source panics", "a client panics", "a task panics"];
+
+/// What is panicked with, and the backtrace, go to stderr; the token does not.
+#[test]
+fn s136_no_panic_shows_the_secret() {
+    const CHILD: &str = "TOWER_SCOPED_AUTH_PANICKING_CHILD";
+    if std::env::var_os(CHILD).is_some() {
+        return panic_with_a_token();
+    }
+    let child = std::process::Command::new(std::env::current_exe().unwrap())
+        .args([
+            "s136_no_panic_shows_the_secret",
+            "--exact",
+            "--nocapture",
+            "--test-threads=1",
+        ])
+        .envs([(CHILD, "1"), ("RUST_BACKTRACE", "full")])
+        .output()
+        .unwrap();
+    let said = [child.stdout, child.stderr].concat();
+    let said = String::from_utf8_lossy(&said);
+    assert!(child.status.success(), "{said}");
+    for panic in PANICS {
+        assert!(said.contains(panic), "{said}");
+    }
+    assert_clean("what the process printed", &said);
+}
+
+fn panic_with_a_token() {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .unwrap();
+    runtime.block_on(async {
+        let panicking = source::from_fn(|_: TokenRequest| async {
+            let token = Token::new(SECRET, Duration::from_secs(3599));
+            panic!("{}: {token:?} {:?}", PANICS[0], token.header_value());
+            #[allow(unreachable_code)]
+            Ok::<_, Infallible>(token)
+        });
+        let cache = TokenCache::builder(panicking).max_wait(Duration::from_millis(20));
+        let client = ScopedAuthLayer::from_cache(cache.build().unwrap()).layer(Inner::new());
+        chain(&*send(&client, BUCKET).await.unwrap_err());
+
+        let client = ScopedAuthLayer::new(secret_source()).layer(service_fn_panicking());
+        let answer = tokio::spawn(async move { client.oneshot(get(BUCKET)).await.map(drop) });
+        assert!(answer.await.unwrap_err().is_panic());
+
+        let cache = TokenCache::new(secret_source());
+        let token = cache
+            .token(&TokenRequest::access_token(Scopes::default()))
+            .await
+            .unwrap();
+        let status = cache.status(&TokenRequest::access_token(Scopes::default()));
+        let task = tokio::spawn(async move {
+            panic!("{}: {token:?} {status:?} {cache:?}", PANICS[2]);
+        });
+        let task: Result<(), _> = task.await;
+        shown("a JoinError", &task.unwrap_err());
+    });
+}
+
+/// Shows the stamped request it was given, as a client with a bug would.
+fn service_fn_panicking() -> impl Service<
+    Request<()>,
+    Response = http::Response<()>,
+    Error = Infallible,
+    Future = std::future::Ready<Result<http::Response<()>, Infallible>>,
+> + Clone
++ Send
++ 'static {
+    tower::service_fn(|request: Request<()>| {
+        assert!(request.headers().contains_key(AUTHORIZATION));
+        assert!(request.headers().is_empty(), "{}: {request:?}", PANICS[1]);
+        std::future::ready(Ok(http::Response::new(())))
+    })
 }
 
 #[tokio::test(start_paused = true)]
