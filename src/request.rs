@@ -76,9 +76,9 @@ impl<B> sealed::Incoming for Response<B> {
 /// The URI's own words, not parsed again: `Uri::host` would.
 #[inline]
 pub(crate) fn target_of(uri: &Uri) -> Target<'_> {
-    let scheme = match uri.scheme() {
-        Some(scheme) if *scheme == uri::Scheme::HTTPS => Scheme::Https,
-        Some(scheme) if *scheme == uri::Scheme::HTTP => Scheme::Http,
+    let scheme = match uri.scheme_str() {
+        Some("https") => Scheme::Https,
+        Some("http") => Scheme::Http,
         Some(_) => Scheme::Other,
         None => Scheme::Missing,
     };

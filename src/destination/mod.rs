@@ -6,10 +6,12 @@
 //! | file | its job |
 //! | --- | --- |
 //! | `origin.rs` | a request's scheme and authority, taken apart once |
-//! | `pattern.rs` | an origin pattern: parsed with care, matched quickly |
+//! | `pattern.rs` | an origin pattern: parsed with care, compared exactly |
+//! | `shortcut.rs` | the usual origin, recognised without any of that |
 
 mod origin;
 mod pattern;
+mod shortcut;
 
 use std::{fmt, sync::Arc};
 
@@ -17,6 +19,7 @@ pub(crate) use self::origin::{Scheme, Target};
 use self::{
     origin::{Fault, Origin},
     pattern::Pattern,
+    shortcut::Shortcuts,
 };
 use crate::{
     config_error::ConfigError,
@@ -53,8 +56,14 @@ pub struct Destinations {
 
 #[derive(Clone)]
 enum Allowed {
-    Origins(Arc<[Pattern]>),
+    Origins(Arc<Origins>),
     Inner,
+}
+
+struct Origins {
+    patterns: Box<[Pattern]>,
+    /// Of the same patterns, for those that have one.
+    shortcuts: Shortcuts,
 }
 
 /// What to do with a request.
@@ -134,19 +143,38 @@ impl Destinations {
         self
     }
 
-    fn origins(patterns: impl Into<Arc<[Pattern]>>) -> Self {
+    fn origins(patterns: impl Into<Box<[Pattern]>>) -> Self {
+        let patterns = patterns.into();
+        let shortcuts = patterns.iter().filter_map(Pattern::shortcut).collect();
         Self {
-            allowed: Allowed::Origins(patterns.into()),
+            allowed: Allowed::Origins(Arc::new(Origins {
+                patterns,
+                shortcuts,
+            })),
             pass_others: false,
         }
     }
 
-    /// May a request to `target` carry the token?
+    /// May a request to `target` carry the token? `None` says only that it takes a
+    /// [judgement](Self::judge) to know.
     #[inline]
+    pub(crate) fn admit(&self, target: &Target<'_>) -> Option<Asker> {
+        match &self.allowed {
+            Allowed::Origins(origins) => origins.shortcuts.admit(target),
+            Allowed::Inner => Some(origin::asker(target.authority.unwrap_or_default())),
+        }
+    }
+
+    /// May a request to `target` carry the token?
     pub(crate) fn judge(&self, target: &Target<'_>) -> Verdict {
-        let Allowed::Origins(patterns) = &self.allowed else {
-            return Verdict::Stamp(origin::asker(target.authority.unwrap_or_default()));
-        };
+        match (self.admit(target), &self.allowed) {
+            (Some(asker), _) => Verdict::Stamp(asker),
+            (None, Allowed::Origins(origins)) => self.judge_exactly(&origins.patterns, target),
+            (None, Allowed::Inner) => self.judge_exactly(&[], target),
+        }
+    }
+
+    fn judge_exactly(&self, patterns: &[Pattern], target: &Target<'_>) -> Verdict {
         let origin = Origin::of(target);
         let allowed = match &origin {
             Ok(origin) => patterns.iter().any(|pattern| pattern.matches(origin)),
@@ -214,7 +242,7 @@ impl fmt::Debug for Destinations {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let mut debug = f.debug_struct("Destinations");
         match &self.allowed {
-            Allowed::Origins(patterns) => debug.field("only", patterns),
+            Allowed::Origins(origins) => debug.field("only", &origins.patterns),
             Allowed::Inner => debug.field("trust_inner", &true),
         };
         debug.field("pass_others", &self.pass_others).finish()

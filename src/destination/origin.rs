@@ -123,11 +123,14 @@ impl<'a> Origin<'a> {
     }
 }
 
+/// The metadata server's names, in lower case.
+pub(super) const METADATA_NAMES: [&str; 3] =
+    ["metadata.google.internal", "169.254.169.254", "metadata"];
+
 pub(super) fn is_metadata_host(host: &str) -> bool {
-    const NAMES: [&str; 3] = ["metadata.google.internal", "169.254.169.254", "metadata"];
     // GCE's IPv6-only instances.
     const V6: Ipv6Addr = Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254);
-    NAMES
+    METADATA_NAMES
         .iter()
         .any(|name| host.len() == name.len() && host.eq_ignore_ascii_case(name))
         || host.contains(':') && host.parse() == Ok(V6)
@@ -141,13 +144,18 @@ pub(super) fn asker(authority: &str) -> Asker {
     // two origins that share a number merely share a wait.
     const FACTOR: u64 = 0x9E37_79B9_7F4A_7C15;
     let mix = |hash: u64, word: u64| (hash.rotate_left(5) ^ word).wrapping_mul(FACTOR);
-    let (words, rest) = authority.as_bytes().as_chunks::<8>();
+    let bytes = authority.as_bytes();
+    let (words, rest) = bytes.as_chunks::<8>();
     let hash = words
         .iter()
         .fold(0, |hash, word| mix(hash, u64::from_le_bytes(*word)));
-    let hash = rest
-        .iter()
-        .fold(hash, |hash, byte| mix(hash, u64::from(*byte)));
+    // The last eight bytes, where there are so many, some of which have had their turn.
+    let hash = match bytes.last_chunk() {
+        Some(last) => mix(hash, u64::from_le_bytes(*last)),
+        None => rest
+            .iter()
+            .fold(hash, |hash, byte| mix(hash, u64::from(*byte))),
+    };
     // The lowest bit is given up for never being zero.
     Asker::MIN | hash
 }

@@ -7,7 +7,10 @@ use std::{
     net::{Ipv4Addr, Ipv6Addr},
 };
 
-use super::origin::{self, HTTP_PORT, HTTPS_PORT, Origin};
+use super::{
+    origin::{self, HTTP_PORT, HTTPS_PORT, Origin},
+    shortcut::Shortcut,
+};
 use crate::config_error::ConfigError;
 
 #[derive(Clone, PartialEq, Eq)]
@@ -87,7 +90,19 @@ impl Pattern {
         Ok(Self { secure, host, port })
     }
 
-    #[inline]
+    /// This pattern in a form that is quickly compared, where there is one.
+    pub(super) fn shortcut(&self) -> Option<Shortcut> {
+        let default_port = if self.secure { HTTPS_PORT } else { HTTP_PORT };
+        match &self.host {
+            Host::Below(suffix) if self.port == default_port => {
+                Shortcut::below(self.secure, suffix)
+            }
+            Host::Exact(host) if self.port == default_port => Shortcut::exactly(self.secure, host),
+            Host::Exact(host) => Shortcut::exactly(self.secure, &format!("{host}:{}", self.port)),
+            Host::Below(_) | Host::V6(_) => None,
+        }
+    }
+
     pub(super) fn matches(&self, origin: &Origin<'_>) -> bool {
         if self.port != origin.port || self.secure != origin.secure {
             return false;

@@ -249,6 +249,59 @@ fn naive(pattern: &str, uri: &str) -> bool {
 }
 
 proptest! {
+    /// The shortcut says yes only where holding the patterns against the origin says yes; and it
+    /// goes on saying so for an origin it has seen.
+    #[test]
+    fn the_shortcut_admits_nothing_that_a_judgement_refuses(
+        uris in prop::collection::vec(
+            "https?://([a-zA-Z0-9._@:-]{0,12}\\.?)(googleapis\\.com|[a-b.]{0,9}run\\.app|exact\\.example|google\\.internal)(:443|:80|:8080)?/",
+            1..8,
+        ),
+    ) {
+        for destinations in [
+            google(),
+            only([
+                "https://*.run.app",
+                "https://*.b.run.app",
+                "http://exact.example:8080",
+                "https://exact.example",
+                "https://*.google.internal",
+            ]),
+        ] {
+            let Allowed::Origins(origins) = &destinations.allowed else { unreachable!() };
+            for uri in uris.iter().chain(&uris) {
+                let Ok(uri) = uri.parse::<Uri>() else { continue };
+                let target = target_of(&uri);
+                let exactly = destinations.judge_exactly(&origins.patterns, &target);
+                if destinations.admit(&target).is_some() {
+                    prop_assert!(matches!(exactly, Verdict::Stamp(_)), "{}", uri);
+                }
+            }
+        }
+    }
+}
+
+#[test]
+fn the_usual_origins_take_the_shortcut() {
+    let run = only(["https://*.run.app", "http://127.0.0.1:8080"]);
+    for (destinations, uri) in [
+        (google(), "https://storage.googleapis.com/"),
+        (google(), "https://us-central1-aiplatform.googleapis.com/"),
+        (google(), "https://storage.mtls.googleapis.com/"),
+        (google(), "https://googleapis.com/"),
+        (run.clone(), "https://my-service-abcdef-uc.a.run.app/"),
+        (run, "http://127.0.0.1:8080/x"),
+    ] {
+        assert!(
+            destinations
+                .admit(&target_of(&uri.parse().unwrap()))
+                .is_some(),
+            "{uri}"
+        );
+    }
+}
+
+proptest! {
     #[test]
     fn matching_agrees_with_the_naive_matcher(
         pattern in "(https|http)://(\\*\\.)?([ab]{1,2}\\.){1,2}[abAB]{1,2}(:443|:80|:8080)?",

@@ -1,0 +1,266 @@
+//! The usual destination, recognised in a few dozen instructions.
+//!
+//! A shortcut past taking a URI apart and holding each pattern against it. It may only ever say yes
+//! where the exact way says yes; whatever is unusual (a port, upper case, an address, user
+//! information) it leaves to the exact way. A property test below holds the two against each other.
+//!
+//! Knows bytes and patterns that have been checked; knows nothing of URIs beyond their authority.
+
+use std::{num::NonZeroU64, sync::OnceLock};
+
+use super::origin::{METADATA_NAMES, Scheme, Target};
+use crate::token::lease::Asker;
+
+/// Patterns in the form in which they are quickly compared.
+#[derive(Debug)]
+pub(super) struct Shortcuts {
+    list: Box<[Shortcut]>,
+    /// The first origin that was admitted. Most clients have one; comparing with it is half of the
+    /// work of comparing with a pattern.
+    familiar: OnceLock<Familiar>,
+}
+
+#[derive(Debug)]
+struct Familiar {
+    scheme: Scheme,
+    authority: Box<str>,
+    asker: Asker,
+}
+
+#[derive(Debug)]
+pub(super) struct Shortcut {
+    scheme: Scheme,
+    /// In lower case: `.googleapis.com`, below which everything is allowed; or a whole authority.
+    text: Box<str>,
+    is_suffix: bool,
+    /// The first and the last eight bytes of `text`. Between them they hold all of a text of up to
+    /// sixteen bytes, so that comparing two words is comparing the text.
+    first: u64,
+    last: u64,
+}
+
+const WORD: usize = size_of::<u64>();
+
+impl Shortcut {
+    /// Whatever lies below a domain: a suffix that begins with a dot, without a port.
+    pub(super) fn below(secure: bool, suffix: &str) -> Option<Self> {
+        // The metadata server is no destination, whatever a pattern covers. An underscore is no
+        // plain byte, though a host may have one.
+        let covers_it = METADATA_NAMES.iter().any(|name| name.ends_with(suffix));
+        if covers_it || suffix.contains('_') {
+            return None;
+        }
+        Self::of(secure, suffix, true)
+    }
+
+    /// One origin, its authority as a URI writes it: with the port unless that is the default one.
+    pub(super) fn exactly(secure: bool, authority: &str) -> Option<Self> {
+        Self::of(secure, authority, false)
+    }
+
+    /// `None` for what is shorter than a word.
+    fn of(secure: bool, text: &str, is_suffix: bool) -> Option<Self> {
+        let bytes = text.as_bytes();
+        Some(Self {
+            scheme: if secure { Scheme::Https } else { Scheme::Http },
+            text: text.into(),
+            is_suffix,
+            first: u64::from_le_bytes(*bytes.first_chunk()?),
+            last: u64::from_le_bytes(*bytes.last_chunk()?),
+        })
+    }
+
+    /// `tail` is as long as the text, and has its last eight bytes.
+    #[inline]
+    fn is_text(&self, tail: &[u8]) -> bool {
+        let first = tail.first_chunk().map(|first| u64::from_le_bytes(*first));
+        first == Some(self.first) && (tail.len() <= 2 * WORD || tail == self.text.as_bytes())
+    }
+}
+
+impl FromIterator<Shortcut> for Shortcuts {
+    fn from_iter<I: IntoIterator<Item = Shortcut>>(list: I) -> Self {
+        Self {
+            list: list.into_iter().collect(),
+            familiar: OnceLock::new(),
+        }
+    }
+}
+
+impl Shortcuts {
+    /// May a request to `target` carry the token? `None` says that the shortcut does not know.
+    #[inline]
+    pub(super) fn admit(&self, target: &Target<'_>) -> Option<Asker> {
+        let authority = target.authority?;
+        if let Some(familiar) = self.familiar.get()
+            && familiar.scheme == target.scheme
+            && *familiar.authority == *authority
+        {
+            return Some(familiar.asker);
+        }
+        let asker = self.compare(target.scheme, authority.as_bytes())?;
+        if self.familiar.get().is_none() {
+            self.remember(target.scheme, authority, asker);
+        }
+        Some(asker)
+    }
+
+    #[cold]
+    fn remember(&self, scheme: Scheme, authority: &str, asker: Asker) {
+        // Somebody else may be first, with the same or another.
+        self.familiar.get_or_init(|| Familiar {
+            scheme,
+            authority: authority.into(),
+            asker,
+        });
+    }
+
+    fn compare(&self, scheme: Scheme, authority: &[u8]) -> Option<Asker> {
+        let last = u64::from_le_bytes(*authority.last_chunk()?);
+        for shortcut in &self.list {
+            if shortcut.last != last || shortcut.scheme != scheme {
+                continue;
+            }
+            let Some(before) = authority.len().checked_sub(shortcut.text.len()) else {
+                continue;
+            };
+            let Some((labels, tail)) = authority.split_at_checked(before) else {
+                continue;
+            };
+            if !shortcut.is_text(tail) {
+                continue;
+            }
+            if shortcut.is_suffix {
+                return labels_number(authority, labels.len());
+            }
+            if labels.is_empty() {
+                return Some(number(shortcut.first, last));
+            }
+        }
+        None
+    }
+}
+
+/// A number for the labels in front of a suffix, if there are any and they are plain: letters in
+/// lower case, digits, hyphens, and dots that stand neither first, nor last, nor side by side.
+///
+/// The suffix takes at least eight bytes, all of them plain, and begins with a dot: so a word that
+/// begins in the labels is a word of the authority, and a dot at the labels' end has a neighbour.
+#[inline]
+fn labels_number(authority: &[u8], labels: usize) -> Option<Asker> {
+    let word = u64::from_le_bytes(*authority.first_chunk()?);
+    let first = word & u64::from(u8::MAX);
+    if first == u64::from(b'.') || !is_plain(word) {
+        return None;
+    }
+    // Short enough for the suffix's dot to be in the word.
+    if labels < WORD {
+        return Some(number(0, word));
+    }
+    longer_labels_number(authority, labels, word)
+}
+
+fn longer_labels_number(authority: &[u8], labels: usize, word: u64) -> Option<Asker> {
+    // Windows of eight bytes, each beginning with the last byte of the one before: of any two
+    // neighbours there is a window that holds both. The last one ends with the suffix's dot.
+    let last = labels.saturating_sub(WORD - 1);
+    let (mut hash, mut at) = (mix(0, word), 0);
+    while at < last {
+        at = last.min(at + WORD - 1);
+        let window = authority.get(at..)?.first_chunk()?;
+        let word = u64::from_le_bytes(*window);
+        if !is_plain(word) {
+            return None;
+        }
+        hash = mix(hash, word);
+    }
+    Some(number(hash, 0))
+}
+
+/// Eight bytes at once: each a lower-case letter, a digit, a hyphen or a dot, and no two dots side
+/// by side.
+#[inline]
+const fn is_plain(word: u64) -> bool {
+    const TOPS: u64 = splat(0x80);
+    // For bytes below 0x80, the sum's top bit says whether the byte is at least `least`, and nothing
+    // is carried into the next byte.
+    const fn at_least(word: u64, least: u8) -> u64 {
+        word.wrapping_add(splat(0x80 - least))
+    }
+    const fn is_not(word: u64, byte: u8) -> u64 {
+        at_least(word ^ splat(byte), 1)
+    }
+    let letters = at_least(word, b'a') & !at_least(word, b'z' + 1);
+    // `-`, `.`, `/` and the digits follow each other in ASCII.
+    let others = at_least(word, b'-') & !at_least(word, b'9' + 1) & is_not(word, b'/');
+    let dots = !is_not(word, b'.') & TOPS;
+    let plain = (letters | others) & !word & TOPS;
+    plain == TOPS && dots & (dots >> 8) == 0
+}
+
+const fn splat(byte: u8) -> u64 {
+    u64::from_le_bytes([byte; WORD])
+}
+
+/// Of two origins that share a number, one merely waits for the other's refresh.
+#[inline]
+fn number(hash: u64, word: u64) -> Asker {
+    // The lowest bit is given up for never being zero.
+    NonZeroU64::MIN | mix(hash, word)
+}
+
+#[inline]
+fn mix(hash: u64, word: u64) -> u64 {
+    const FACTOR: u64 = 0x9E37_79B9_7F4A_7C15;
+    (hash.rotate_left(5) ^ word).wrapping_mul(FACTOR)
+}
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn plain_bytes_are_told_from_all_others_in_every_place() {
+        for byte in 0..=u8::MAX {
+            for place in 0..WORD {
+                let mut bytes = [b'x'; WORD];
+                bytes[place] = byte;
+                let plain = byte.is_ascii_lowercase()
+                    || byte.is_ascii_digit()
+                    || matches!(byte, b'-' | b'.');
+                assert_eq!(
+                    is_plain(u64::from_le_bytes(bytes)),
+                    plain,
+                    "{byte} at {place}"
+                );
+            }
+        }
+        assert!(!is_plain(u64::from_le_bytes(*b"aa..aaaa")));
+        assert!(is_plain(u64::from_le_bytes(*b".a.b.c.d")));
+    }
+
+    proptest! {
+        #[test]
+        fn eight_at_once_are_eight_one_by_one(bytes in any::<[u8; WORD]>()) {
+            let plain = |byte: &u8| matches!(byte, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'.');
+            let pairs = bytes.windows(2).any(|pair| pair == b"..");
+            prop_assert_eq!(
+                is_plain(u64::from_le_bytes(bytes)),
+                bytes.iter().all(plain) && !pairs
+            );
+        }
+
+        #[test]
+        fn labels_of_any_length(labels in "[a-c.A@-]{1,40}") {
+            let authority = format!("{labels}.googleapis.com");
+            let plain = labels.bytes().all(|b| matches!(b, b'a'..=b'c' | b'-' | b'.'));
+            let odd = labels.starts_with('.') || labels.ends_with('.') || labels.contains("..");
+            prop_assert_eq!(
+                labels_number(authority.as_bytes(), labels.len()).is_some(),
+                plain && !odd
+            );
+        }
+    }
+}
