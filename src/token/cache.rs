@@ -6,6 +6,7 @@
 use std::{
     collections::HashMap,
     fmt,
+    hash::{BuildHasherDefault, Hasher},
     panic::AssertUnwindSafe,
     sync::{Arc, Weak, atomic::Ordering},
     time::Duration,
@@ -21,6 +22,7 @@ use super::{
     clock::{Clock, nanos},
     events::Limiter,
     keep_fresh,
+    lease::{Asker, Stamp},
     request::TokenRequest,
     schedule::LEAD,
     slot::Limits,
@@ -60,7 +62,32 @@ struct Inner {
     closed: Arc<Notify>,
 }
 
-type Supplies = HashMap<TokenRequest, Arc<Supply>>;
+type Supplies = HashMap<TokenRequest, Arc<Supply>, BuildHasherDefault<Hashed>>;
+
+/// Takes the hash that a request brings along, which has a seed of its own.
+#[derive(Default)]
+struct Hashed(u64);
+
+impl Hasher for Hashed {
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u64(u64::from(*byte));
+        }
+    }
+
+    // The discriminants in front of it.
+    fn write_isize(&mut self, kind: isize) {
+        self.write_u64(kind.cast_unsigned() as u64);
+    }
+
+    fn write_u64(&mut self, part: u64) {
+        self.0 = self.0.rotate_left(5) ^ part;
+    }
+
+    fn finish(&self) -> u64 {
+        self.0
+    }
+}
 
 /// Configures a [`TokenCache`]; made by [`TokenCache::builder`].
 pub struct TokenCacheBuilder<S> {
@@ -165,6 +192,16 @@ impl TokenCache {
     /// True if no request's token is remembered. A layer's counts from when it wraps a service.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
+    }
+
+    /// A stamp for `request` that can be used at once. Nothing is made, and no count but the stamp's
+    /// own is written to.
+    pub(crate) fn stamp(&self, request: &TokenRequest, asker: Asker) -> Option<Arc<Stamp>> {
+        let supplies = self.inner.supplies.load();
+        let supply = supplies.get(request)?;
+        let now = supply.now();
+        supply.touch(now.mono);
+        supply.stamp(now, Some(asker))
     }
 
     /// The supply for `request`, made if there is none.

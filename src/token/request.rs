@@ -8,6 +8,7 @@ use std::{
     collections::hash_map::RandomState,
     fmt,
     hash::{BuildHasher, Hash, Hasher},
+    ops::Deref,
     sync::{Arc, OnceLock},
 };
 
@@ -36,7 +37,7 @@ use crate::{
 #[derive(Clone, PartialEq, Eq, Hash, Default)]
 pub struct Scopes {
     // `None` for no scopes: a default value allocates nothing.
-    set: Option<Arc<[Box<str>]>>,
+    set: Option<Hashed<[Box<str>]>>,
 }
 
 /// The audience of an ID token: the URL or client ID of the service that will receive it.
@@ -49,28 +50,29 @@ pub struct Audience {
 
 #[derive(Clone, PartialEq, Eq, Hash)]
 enum AudienceText {
-    Fixed(Arc<str>),
+    Fixed(Hashed<str>),
     PerOrigin,
 }
 
 /// What to ask a token source for; the key under which its token is cached.
 ///
-/// Cheap to clone, to compare and to hash.
-#[derive(Clone)]
+/// Cheap to make, to clone, to compare and to hash: nothing is allocated.
+#[derive(Clone, PartialEq, Eq, Hash)]
 pub struct TokenRequest {
-    key: Arc<Key>,
-}
-
-struct Key {
     want: Want,
-    /// Over `want`, with a seed of this process: looking a key up hashes eight bytes.
-    hash: u64,
 }
 
 #[derive(Clone, PartialEq, Eq, Hash)]
 enum Want {
     Access(Scopes),
     Id(Audience),
+}
+
+/// A shared text or list, hashed when it was made: to look it up is to hash eight bytes.
+struct Hashed<T: ?Sized> {
+    value: Arc<T>,
+    /// With a seed of this process.
+    hash: u64,
 }
 
 /// Longest scope set and longest audience, in bytes: with its escapes it has to fit into the line of
@@ -111,7 +113,7 @@ impl Scopes {
         set.sort_unstable();
         set.dedup();
         Ok(Self {
-            set: (!set.is_empty()).then(|| set.into()),
+            set: (!set.is_empty()).then(|| Hashed::new(set.into())),
         })
     }
 
@@ -119,7 +121,7 @@ impl Scopes {
     pub fn cloud_platform() -> Self {
         let set: [Box<str>; 1] = [CLOUD_PLATFORM.into()];
         Self {
-            set: Some(Arc::new(set)),
+            set: Some(Hashed::new(Arc::new(set))),
         }
     }
 
@@ -179,7 +181,7 @@ impl Audience {
             return Err(fault("it must not have white space or control characters").at(at));
         }
         Ok(Self {
-            text: AudienceText::Fixed(audience.into()),
+            text: AudienceText::Fixed(Hashed::new(audience.into())),
         })
     }
 
@@ -206,17 +208,21 @@ impl Audience {
 impl TokenRequest {
     /// An OAuth access token.
     pub fn access_token(scopes: Scopes) -> Self {
-        Self::build(Want::Access(scopes))
+        Self {
+            want: Want::Access(scopes),
+        }
     }
 
     /// An OpenID Connect ID token.
     pub fn id_token(audience: Audience) -> Self {
-        Self::build(Want::Id(audience))
+        Self {
+            want: Want::Id(audience),
+        }
     }
 
     /// The scopes of an access token; `None` if an ID token is asked for.
     pub fn scopes(&self) -> Option<&Scopes> {
-        match &self.key.want {
+        match &self.want {
             Want::Access(scopes) => Some(scopes),
             Want::Id(_) => None,
         }
@@ -224,7 +230,7 @@ impl TokenRequest {
 
     /// The audience of an ID token; `None` if an access token is asked for.
     pub fn audience(&self) -> Option<&Audience> {
-        match &self.key.want {
+        match &self.want {
             Want::Access(_) => None,
             Want::Id(audience) => Some(audience),
         }
@@ -241,34 +247,51 @@ impl TokenRequest {
             _ => Ok(()),
         }
     }
+}
 
-    fn build(want: Want) -> Self {
+impl<T: ?Sized + Hash> Hashed<T> {
+    fn new(value: Arc<T>) -> Self {
         static SEED: OnceLock<RandomState> = OnceLock::new();
-        let hash = SEED.get_or_init(RandomState::new).hash_one(&want);
+        let hash = SEED.get_or_init(RandomState::new).hash_one(&*value);
+        Self { value, hash }
+    }
+}
+
+impl<T: ?Sized> Deref for Hashed<T> {
+    type Target = T;
+
+    fn deref(&self) -> &T {
+        &self.value
+    }
+}
+
+impl<T: ?Sized> Clone for Hashed<T> {
+    fn clone(&self) -> Self {
         Self {
-            key: Arc::new(Key { want, hash }),
+            value: Arc::clone(&self.value),
+            hash: self.hash,
         }
     }
 }
 
-impl PartialEq for TokenRequest {
+impl<T: ?Sized + PartialEq> PartialEq for Hashed<T> {
     fn eq(&self, other: &Self) -> bool {
-        Arc::ptr_eq(&self.key, &other.key)
-            || (self.key.hash == other.key.hash && self.key.want == other.key.want)
+        Arc::ptr_eq(&self.value, &other.value)
+            || (self.hash == other.hash && self.value == other.value)
     }
 }
 
-impl Eq for TokenRequest {}
+impl<T: ?Sized + Eq> Eq for Hashed<T> {}
 
-impl Hash for TokenRequest {
+impl<T: ?Sized> Hash for Hashed<T> {
     fn hash<H: Hasher>(&self, state: &mut H) {
-        state.write_u64(self.key.hash);
+        state.write_u64(self.hash);
     }
 }
 
 impl fmt::Display for TokenRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match &self.key.want {
+        match &self.want {
             Want::Access(scopes) if scopes.is_empty() => f.write_str("access token"),
             Want::Access(scopes) => write!(f, "access token for {scopes:?}"),
             Want::Id(audience) => write!(f, "ID token for {audience:?}"),
@@ -307,7 +330,8 @@ mod tests {
         for other in [vec!["b", "a"], vec!["a", "b", "a"]] {
             let other = TokenRequest::access_token(Scopes::new(other).unwrap());
             assert_eq!(one, other);
-            assert_eq!(one.key.hash, other.key.hash);
+            let seed = RandomState::new();
+            assert_eq!(seed.hash_one(&one), seed.hash_one(&other));
         }
         assert_ne!(one, TokenRequest::access_token(Scopes::default()));
         assert_ne!(one, TokenRequest::id_token(Audience::new("a").unwrap()));
