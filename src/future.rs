@@ -18,7 +18,7 @@ use tower_service::Service;
 use crate::{
     error::{AuthError, BoxError},
     policy::{Wait, Watch},
-    request::{AuthRequest, AuthResponse, sealed::Incoming},
+    request::{AuthRequest, AuthResponse},
     retry::Rejected,
     token::{lease::Asker, wait::Acquire},
 };
@@ -107,24 +107,61 @@ where
     #[inline]
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<Self::Output> {
         let mut state = self.project().state;
-        loop {
-            match state.as_mut().project() {
-                StateProj::Sent { future, watch } => {
-                    let mut response = ready!(future.poll(cx)).map_err(Into::into)?;
-                    if response.status() == StatusCode::UNAUTHORIZED
-                        && let Some(watch) = watch.take()
-                    {
-                        watch.refused();
-                        response.extensions_mut().insert(Rejected);
-                    }
-                    return Poll::Ready(Ok(response));
-                }
-                StateProj::Waiting { waiting } => {
-                    let next = ready!(waiting.as_mut().poll(cx));
-                    state.set(next);
-                }
-                StateProj::Failed { error } => return Poll::Ready(Err(error.clone().into())),
+        if let StateProj::Sent { future, watch } = state.as_mut().project() {
+            return poll_sent(future, watch, cx);
+        }
+        poll_unsent(state, cx)
+    }
+}
+
+/// The response, if it is there; of a 401 to a request that carried our token, note is taken.
+#[inline]
+fn poll_sent<F, T, E>(
+    future: Pin<&mut F>,
+    watch: &mut Option<Watch>,
+    cx: &mut Context<'_>,
+) -> Poll<Result<T, BoxError>>
+where
+    F: Future<Output = Result<T, E>>,
+    T: AuthResponse,
+    E: Into<BoxError>,
+{
+    let response = ready!(future.poll(cx)).map_err(Into::into)?;
+    if response.status() == StatusCode::UNAUTHORIZED {
+        return Poll::Ready(Ok(unauthorized(response, watch.take())));
+    }
+    Poll::Ready(Ok(response))
+}
+
+/// By value: a response that the usual path had to lend would be moved about for it.
+#[cold]
+fn unauthorized<T: AuthResponse>(mut response: T, watch: Option<Watch>) -> T {
+    if let Some(watch) = watch {
+        watch.refused();
+        response.extensions_mut().insert(Rejected);
+    }
+    response
+}
+
+#[cold]
+fn poll_unsent<S, R>(
+    mut state: Pin<&mut State<S, R, S::Future>>,
+    cx: &mut Context<'_>,
+) -> Poll<Result<S::Response, BoxError>>
+where
+    S: Service<R>,
+    S::Error: Into<BoxError>,
+    S::Response: AuthResponse,
+    R: AuthRequest,
+{
+    loop {
+        match state.as_mut().project() {
+            StateProj::Sent { future, watch } => return poll_sent(future, watch, cx),
+            StateProj::Waiting { waiting } => {
+                let next = ready!(waiting.as_mut().poll(cx));
+                state.set(next);
             }
+            StateProj::Failed { error } => return Poll::Ready(Err(error.clone().into())),
         }
     }
 }
@@ -148,7 +185,10 @@ where
             }
         };
         let (mut ready_inner, mut request) = parts;
-        let watch = Watch::put(request.headers_mut(), stamp, *this.asker);
+        let watch = match Watch::put(request.headers_mut(), stamp, *this.asker) {
+            Ok(watch) => watch,
+            Err(error) => return Poll::Ready(State::Failed { error }),
+        };
         let future = ready_inner.call(request);
         Poll::Ready(State::Sent {
             future,

@@ -5,14 +5,18 @@
 
 use std::sync::Arc;
 
-use http::header::{AUTHORIZATION, Entry, HeaderMap};
+use http::{
+    Extensions,
+    header::{AUTHORIZATION, Entry, HeaderMap, HeaderValue, MaxSizeReached},
+};
 
 use crate::{
     destination::{self, Destinations, Verdict},
-    error::AuthError,
+    error::{AuthError, Kind},
     request::sealed::Outgoing,
     token::{
         cache::TokenCache,
+        current::Memo,
         lease::{Asker, Stamp},
         request::{Audience, Scopes, TokenRequest},
         supply::Supply,
@@ -31,6 +35,14 @@ enum Choice {
     /// Found once, so that the usual request looks nothing up.
     Fixed(Arc<Supply>),
     PerOrigin,
+}
+
+/// What to ask for on behalf of one request.
+enum Wanted<'a> {
+    /// The layer's choice.
+    Usual(&'a Arc<Supply>),
+    /// Its own wish, or what its origin makes of the layer's choice.
+    Other(TokenRequest),
 }
 
 /// What is to become of one request.
@@ -82,120 +94,99 @@ impl Policy {
         }
     }
 
+    /// The usual request, to its end: no header of its own, no wishes of its own, and a token about
+    /// which there is nothing to decide. Anything else is left to [`decide`](Self::decide), as it was.
     #[inline]
+    pub(crate) fn stamp<R: Outgoing>(&self, request: &mut R, memo: &mut Memo) -> Option<Watch> {
+        let Choice::Fixed(supply) = &self.choice else {
+            return None;
+        };
+        if request.extensions().is_some_and(has_wishes) {
+            return None;
+        }
+        let asker = self.destinations.admit(&request.target())?;
+        let stamp = supply.warm(memo)?;
+        // Looking first whether there is a header would cost as much as putting it there.
+        let headers = request.headers_mut();
+        let previous = headers.try_insert(AUTHORIZATION, stamp.header());
+        if matches!(previous, Ok(None)) || self.replace_authorization && previous.is_ok() {
+            return Some(Watch { stamp, asker });
+        }
+        put_back(headers, previous);
+        None
+    }
+
+    /// Whatever [`stamp`](Self::stamp) did not settle.
+    #[inline(never)]
     pub(crate) fn decide<R: Outgoing>(&self, request: &mut R) -> Decision {
         let asker = match self.destinations.judge(&request.target()) {
             Verdict::Stamp(asker) => asker,
             Verdict::Pass => return Decision::Pass,
             Verdict::Refuse(error) => return Decision::Refuse(error),
         };
-        let extensions = request
-            .extensions()
-            .filter(|extensions| !extensions.is_empty());
-        if let (Choice::Fixed(supply), None) = (&self.choice, extensions) {
-            // The usual request: nothing to look up but the place of the header.
-            return self.stamp(request, supply, asker, false);
-        }
         if !self.replace_authorization && request.headers().contains_key(AUTHORIZATION) {
-            // Kept, so nothing need be found out.
-            return self.stamp_nothing(request);
+            // The caller's own stays, and nothing is fetched.
+            keep_one(request.headers_mut());
+            return Decision::Pass;
         }
+        let extensions = request.extensions();
         let refused = extensions.is_some_and(|extensions| extensions.get::<Refused>().is_some());
-        let own = extensions.and_then(|extensions| {
-            let scopes = extensions
-                .get::<Scopes>()
-                .cloned()
-                .map(TokenRequest::access_token);
-            scopes.or_else(|| {
-                extensions
-                    .get::<Audience>()
-                    .cloned()
-                    .map(TokenRequest::id_token)
-            })
-        });
-        match (&self.choice, own) {
-            (Choice::Fixed(supply), None) => self.stamp(request, supply, asker, refused),
-            (_, own) => match self.supply_for(request, own) {
-                Ok(supply) => self.stamp(request, &supply, asker, refused),
-                Err(error) => Decision::Refuse(error),
-            },
-        }
-    }
-
-    #[inline]
-    fn stamp<R: Outgoing>(
-        &self,
-        request: &mut R,
-        supply: &Arc<Supply>,
-        asker: Asker,
-        refused: bool,
-    ) -> Decision {
-        match request.headers_mut().entry(AUTHORIZATION) {
-            Entry::Occupied(_) if !self.replace_authorization => self.stamp_nothing(request),
-            place => match if refused {
-                None
-            } else {
-                supply.stamp(Some(asker))
-            } {
-                Some(stamp) => {
-                    match place {
-                        Entry::Vacant(place) => {
-                            place.insert(stamp.header());
-                        }
-                        // All values there are, in place of which one remains.
-                        Entry::Occupied(mut values) => {
-                            values.insert(stamp.header());
-                        }
-                    }
-                    Decision::Stamped(Watch { stamp, asker })
-                }
-                None => Decision::Wait(Wait {
-                    supply: Arc::clone(supply),
-                    asker,
-                    refused,
-                }),
-            },
-        }
-    }
-
-    /// The caller's own header goes.
-    #[cold]
-    fn stamp_nothing<R: Outgoing>(&self, request: &mut R) -> Decision {
-        keep_one(request.headers_mut());
-        Decision::Pass
-    }
-
-    /// What this request wants instead of the layer's choice, or the layer's, if that depends on the
-    /// request.
-    fn supply_for<R: Outgoing>(
-        &self,
-        request: &R,
-        own: Option<TokenRequest>,
-    ) -> Result<Arc<Supply>, AuthError> {
-        let wanted = match own {
-            Some(wanted) if wanted.check().is_ok() => wanted,
-            _ => {
-                let audience = destination::audience_of(&request.target())?;
-                let audience = Audience::new(&audience).map_err(|error| {
-                    AuthError::caused(
-                        crate::error::Kind::Request,
-                        "no audience for this origin",
-                        error,
-                    )
-                })?;
-                TokenRequest::id_token(audience)
-            }
+        let wanted = match self.wanted(request) {
+            Ok(wanted) => wanted,
+            Err(error) => return Decision::Refuse(error),
         };
-        Ok(self.cache.supply(&wanted))
+        let stamp = match &wanted {
+            // Refused with the token in service: another one is worth waiting for.
+            _ if refused => None,
+            Wanted::Usual(supply) => supply.stamp(supply.now(), Some(asker)),
+            Wanted::Other(request) => self.cache.stamp(request, asker),
+        };
+        match stamp.map(|stamp| Watch::put(request.headers_mut(), stamp, asker)) {
+            Some(Ok(watch)) => Decision::Stamped(watch),
+            Some(Err(full)) => Decision::Refuse(full),
+            None => Decision::Wait(Wait {
+                supply: match wanted {
+                    Wanted::Usual(supply) => Arc::clone(supply),
+                    Wanted::Other(request) => self.cache.supply(&request),
+                },
+                asker,
+                refused,
+            }),
+        }
+    }
+
+    /// What to ask for on behalf of this request: its own wish, or the layer's choice.
+    fn wanted<R: Outgoing>(&self, request: &R) -> Result<Wanted<'_>, AuthError> {
+        let wish = request.extensions().and_then(wish);
+        match (wish, &self.choice) {
+            (None, Choice::Fixed(supply)) => Ok(Wanted::Usual(supply)),
+            (Some(wish), _) if wish.check().is_ok() => Ok(Wanted::Other(wish)),
+            (Some(_), _) | (None, Choice::PerOrigin) => {
+                let origin = destination::audience_of(&request.target())?;
+                let audience = Audience::new(&origin).map_err(|error| {
+                    AuthError::caused(Kind::Request, "no audience for this origin", error)
+                })?;
+                Ok(Wanted::Other(TokenRequest::id_token(audience)))
+            }
+        }
     }
 }
 
 impl Watch {
-    /// Exactly one value is there afterwards.
-    #[inline]
-    pub(crate) fn put(headers: &mut HeaderMap, stamp: Arc<Stamp>, asker: Asker) -> Self {
-        headers.insert(AUTHORIZATION, stamp.header());
-        Self { stamp, asker }
+    /// Exactly one value is there afterwards. An error if the request has no room for a header.
+    pub(crate) fn put(
+        headers: &mut HeaderMap,
+        stamp: Arc<Stamp>,
+        asker: Asker,
+    ) -> Result<Self, AuthError> {
+        match headers.try_insert(AUTHORIZATION, stamp.header()) {
+            Ok(_) => Ok(Self { stamp, asker }),
+            Err(full) => Err(AuthError::caused(
+                Kind::Request,
+                "the request has more headers than can be sent",
+                full,
+            )),
+        }
     }
 
     /// The request was answered 401.
@@ -205,6 +196,24 @@ impl Watch {
     }
 }
 
+/// True if a request asks for something other than the usual.
+#[inline]
+fn has_wishes(extensions: &Extensions) -> bool {
+    !extensions.is_empty()
+        && (extensions.get::<Scopes>().is_some()
+            || extensions.get::<Audience>().is_some()
+            || extensions.get::<Refused>().is_some())
+}
+
+/// What a request asks for in place of the layer's choice. If it names both, the scopes count.
+fn wish(extensions: &Extensions) -> Option<TokenRequest> {
+    let scopes = extensions.get::<Scopes>().cloned();
+    let audience = || extensions.get::<Audience>().cloned();
+    scopes
+        .map(TokenRequest::access_token)
+        .or_else(|| audience().map(TokenRequest::id_token))
+}
+
 /// The caller's own value stays; of several, the first.
 fn keep_one(headers: &mut HeaderMap) {
     if let Entry::Occupied(mut values) = headers.entry(AUTHORIZATION)
@@ -212,5 +221,13 @@ fn keep_one(headers: &mut HeaderMap) {
     {
         let first = values.get().clone();
         values.insert(first);
+    }
+}
+
+/// Undoes a stamp over the caller's own value.
+#[cold]
+fn put_back(headers: &mut HeaderMap, previous: Result<Option<HeaderValue>, MaxSizeReached>) {
+    if let Ok(Some(own)) = previous {
+        headers.insert(AUTHORIZATION, own);
     }
 }

@@ -16,6 +16,7 @@ use crate::{
     future::ResponseFuture,
     policy::{Decision, Policy},
     request::{AuthRequest, AuthResponse},
+    token::current::Memo,
 };
 
 /// Stamps requests with a bearer token; made by [`ScopedAuthLayer`](crate::ScopedAuthLayer).
@@ -36,11 +37,16 @@ use crate::{
 pub struct ScopedAuth<S> {
     inner: S,
     policy: Arc<Policy>,
+    memo: Memo,
 }
 
 impl<S> ScopedAuth<S> {
     pub(crate) fn new(inner: S, policy: Arc<Policy>) -> Self {
-        Self { inner, policy }
+        Self {
+            inner,
+            policy,
+            memo: Memo::default(),
+        }
     }
 
     /// The service inside.
@@ -77,6 +83,9 @@ where
 
     #[inline]
     fn call(&mut self, mut request: R) -> Self::Future {
+        if let Some(watch) = self.policy.stamp(&mut request, &mut self.memo) {
+            return ResponseFuture::sent(self.inner.call(request), Some(watch));
+        }
         match self.policy.decide(&mut request) {
             Decision::Stamped(watch) => ResponseFuture::sent(self.inner.call(request), Some(watch)),
             Decision::Pass => ResponseFuture::sent(self.inner.call(request), None),

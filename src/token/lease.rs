@@ -79,6 +79,7 @@ impl Lease {
     }
 
     /// The stamp this thread uses.
+    #[inline]
     pub(crate) fn stamp(&self) -> Option<&Arc<Stamp>> {
         // The number of stamps is a power of two.
         self.stamps
@@ -98,12 +99,13 @@ impl Lease {
     }
 
     /// Fresh, and nobody refused it: nothing to decide.
+    #[inline]
     pub(crate) fn is_unquestioned(&self, now: Moment) -> bool {
         now.is_before(self.edges.fresh_until) && !self.is_rejected()
     }
 
     pub(crate) fn is_rejected(&self) -> bool {
-        self.rejection.0.load(Ordering::Relaxed) != 0
+        self.rejection.is_set()
     }
 
     pub(crate) fn is_rejected_by(&self, asker: Option<Asker>) -> bool {
@@ -111,7 +113,21 @@ impl Lease {
     }
 }
 
+impl Rejection {
+    #[inline]
+    fn is_set(&self) -> bool {
+        self.0.load(Ordering::Relaxed) != 0
+    }
+}
+
 impl Stamp {
+    /// A destination refused the token.
+    #[inline]
+    pub(crate) fn is_rejected(&self) -> bool {
+        self.rejection.is_set()
+    }
+
+    #[inline]
     pub(crate) fn header(&self) -> HeaderValue {
         self.header.clone()
     }
@@ -140,6 +156,7 @@ fn stripes() -> usize {
 }
 
 /// Threads are numbered in the order in which they first stamp something.
+#[inline]
 fn thread_number() -> usize {
     const UNNUMBERED: usize = usize::MAX;
     static NEXT: AtomicUsize = AtomicUsize::new(0);

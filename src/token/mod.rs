@@ -22,6 +22,7 @@
 //! | [`value`], [`request`] | what a token is, what can be asked for | time, sources, HTTP |
 //! | [`clock`], [`schedule`] | readings, edges, waits: pure | tokens in service, tasks |
 //! | [`lease`] | a token in service, its header values, its rejection | slots, fetches |
+//! | [`current`] | the lease in service, and whether it has changed | why it changes |
 //! | [`slot`], [`waiters`] | the state machine: who may fetch, who waits | clocks, runtimes, sources |
 //! | [`supply`] | how one attempt runs as a task | who asked, and why |
 //! | [`wait`] | a waiting request's timer | what it is waiting for |
@@ -31,6 +32,7 @@
 
 pub(crate) mod cache;
 pub(crate) mod clock;
+pub(crate) mod current;
 mod events;
 mod keep_fresh;
 pub(crate) mod lease;

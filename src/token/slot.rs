@@ -42,9 +42,10 @@ use tokio::task::AbortHandle;
 
 use super::{
     clock::{Moment, nanos},
+    current::{Current, Memo},
     lease::{Asker, Lease, Stamp},
     schedule::{Edges, Pace, Phase},
-    sync::{AtomicI64, Current, Mutex, MutexGuard, PoisonError},
+    sync::{AtomicI64, Mutex, MutexGuard, PoisonError},
     value::Token,
     waiters::{Ticket, Waiters},
 };
@@ -70,7 +71,7 @@ const BETTER_WAIT: Duration = Duration::from_secs(3);
 const NEAR: Duration = Duration::from_secs(1);
 
 pub(crate) struct Slot {
-    current: Current<Lease>,
+    current: Current,
     /// Until then (monotonic nanoseconds) a request with a live token need not take the lock: there
     /// is nothing to begin. A hint; the state decides.
     quiet_until: AtomicI64,
@@ -243,10 +244,9 @@ impl Slot {
     }
 
     /// The stamp of a token about which there is nothing to decide. No lock, no allocation.
-    pub(crate) fn warm(&self, now: Moment) -> Option<Arc<Stamp>> {
-        let lease = self.current.load();
-        let lease = lease.as_ref().filter(|lease| lease.is_unquestioned(now))?;
-        lease.stamp().cloned()
+    #[inline]
+    pub(crate) fn warm(&self, memo: &mut Memo, now: Moment) -> Option<Arc<Stamp>> {
+        self.current.warm(memo, now)
     }
 
     /// The token about which there is nothing to decide.

@@ -21,6 +21,9 @@ use loom::{
 
 use super::{
     clock::Moment,
+    current::{Current, Memo},
+    lease::Lease,
+    schedule::Edges,
     slot::{Ask, Launch, Limits, Slot, Step},
     value::Token,
 };
@@ -223,6 +226,46 @@ fn a_failure_is_everyones() {
             1,
             "the pace holds for everyone"
         );
+    });
+}
+
+#[test]
+fn a_thread_never_goes_back_to_an_old_token() {
+    fn lease(generation: u64) -> Option<Arc<Lease>> {
+        let token = Token::new(generation.to_string(), 3600 * SECOND);
+        let edges = Edges::of(&token, NOW, SECOND, 0.0);
+        Lease::new(token, generation, edges).map(Arc::new)
+    }
+    /// The generation of the stamp that a service with this memo puts on a request.
+    fn stamped(current: &Current, memo: &mut Memo) -> u64 {
+        let header = current.warm(memo, NOW).unwrap().header();
+        let text = header.to_str().unwrap();
+        text.strip_prefix("Bearer ").unwrap().parse().unwrap()
+    }
+
+    explore(|| {
+        let current = Arc::new(Current::empty());
+        current.store(lease(1));
+        let reader = {
+            let current = Arc::clone(&current);
+            thread::spawn(move || {
+                // Two services of one thread, by turns.
+                let (mut one, mut other) = (Memo::default(), Memo::default());
+                let seen = [
+                    stamped(&current, &mut one),
+                    stamped(&current, &mut other),
+                    stamped(&current, &mut one),
+                    stamped(&current, &mut other),
+                ];
+                assert!(seen.is_sorted(), "{seen:?}");
+                (one, other)
+            })
+        };
+        current.store(lease(2));
+        let (mut one, mut other) = reader.join().unwrap();
+        // What is remembered does not outlive the exchange.
+        assert_eq!(stamped(&current, &mut one), 2);
+        assert_eq!(stamped(&current, &mut other), 2);
     });
 }
 

@@ -22,6 +22,7 @@ use tokio::{runtime::Handle, sync::Semaphore, time::timeout};
 
 use super::{
     clock::{Clock, Moment},
+    current::Memo,
     events,
     lease::{Asker, Stamp},
     request::TokenRequest,
@@ -78,6 +79,7 @@ impl Supply {
         &self.slot
     }
 
+    #[inline]
     pub(crate) fn now(&self) -> Moment {
         self.fetcher.clock.now()
     }
@@ -91,11 +93,15 @@ impl Supply {
         }
     }
 
-    /// A stamp that can be used at once. Sees to a refresh if one is due.
+    /// The stamp of a token about which there is nothing to decide.
     #[inline]
-    pub(crate) fn stamp(self: &Arc<Self>, asker: Option<Asker>) -> Option<Arc<Stamp>> {
-        let now = self.now();
-        match self.slot.warm(now) {
+    pub(crate) fn warm(&self, memo: &mut Memo) -> Option<Arc<Stamp>> {
+        self.slot.warm(memo, self.now())
+    }
+
+    /// A stamp that can be used at once. Sees to a refresh if one is due.
+    pub(crate) fn stamp(self: &Arc<Self>, now: Moment, asker: Option<Asker>) -> Option<Arc<Stamp>> {
+        match self.slot.warm(&mut Memo::default(), now) {
             Some(stamp) => Some(stamp),
             None => self.stale(now, asker),
         }

@@ -1,0 +1,108 @@
+//! The lease in service, and what a service remembers of it.
+//!
+//! Reading an arc-swap slot is cheap, but it is two atomic exchanges. A service that asked before need
+//! only find out that nothing has changed since: that is one load of a number. The number is even
+//! while the lease stands, and odd while it is being exchanged; a lease that was read in between is
+//! used, and not remembered. So a thread that has seen a new lease, through whatever service, never
+//! goes back to an old one (`slot_model.rs` has loom try it).
+//!
+//! Knows leases and their edges. Does not know why a lease is exchanged, nor by whom: the slot's lock
+//! is held around every [`store`](Current::store).
+
+use std::sync::{Arc, atomic::Ordering};
+
+use super::{
+    clock::Moment,
+    lease::{Lease, Stamp},
+    sync::{AtomicU64, Swap},
+};
+
+pub(super) struct Current {
+    lease: Swap<Lease>,
+    epoch: AtomicU64,
+}
+
+/// What one service remembers: the stamp it used last, and how long there is nothing to decide about
+/// it.
+///
+/// It keeps the token's bytes alive until the service asks again, as the slot itself does. A clone
+/// remembers nothing: to copy the stamp would be to write to a count that all clones share.
+pub(crate) struct Memo {
+    epoch: u64,
+    fresh_until: Moment,
+    stamp: Option<Arc<Stamp>>,
+}
+
+/// No lease's epoch: those are even.
+const NEVER: u64 = u64::MAX;
+
+impl Current {
+    pub(super) fn empty() -> Self {
+        Self {
+            lease: Swap::empty(),
+            epoch: AtomicU64::new(0),
+        }
+    }
+
+    pub(super) fn load(&self) -> impl std::ops::Deref<Target = Option<Arc<Lease>>> {
+        self.lease.load()
+    }
+
+    pub(super) fn load_full(&self) -> Option<Arc<Lease>> {
+        self.lease.load_full()
+    }
+
+    /// Exchanges the lease. Never called by two at once.
+    pub(super) fn store(&self, lease: Option<Arc<Lease>>) {
+        // Odd before the lease can be seen, even after: whoever sees the new one finds the number
+        // under which the old one was remembered gone.
+        self.epoch.fetch_add(1, Ordering::AcqRel);
+        self.lease.store(lease);
+        self.epoch.fetch_add(1, Ordering::Release);
+    }
+
+    /// The stamp of a lease about which there is nothing to decide. No lock, no allocation.
+    #[inline]
+    pub(super) fn warm(&self, memo: &mut Memo, now: Moment) -> Option<Arc<Stamp>> {
+        if memo.epoch == self.epoch.load(Ordering::Acquire)
+            && now.is_before(memo.fresh_until)
+            && let Some(stamp) = &memo.stamp
+            && !stamp.is_rejected()
+        {
+            return Some(Arc::clone(stamp));
+        }
+        self.look_again(memo, now)
+    }
+
+    fn look_again(&self, memo: &mut Memo, now: Moment) -> Option<Arc<Stamp>> {
+        // Read before the lease: a lease newer than its number is merely looked at again.
+        let epoch = self.epoch.load(Ordering::Acquire);
+        let lease = self.lease.load();
+        let unquestioned = lease.as_ref().filter(|lease| lease.is_unquestioned(now));
+        *memo = match unquestioned.and_then(|lease| Some((lease, lease.stamp()?))) {
+            Some((lease, stamp)) => Memo {
+                epoch: if epoch % 2 == 0 { epoch } else { NEVER },
+                fresh_until: lease.edges().fresh_until,
+                stamp: Some(Arc::clone(stamp)),
+            },
+            None => Memo::default(),
+        };
+        memo.stamp.clone()
+    }
+}
+
+impl Default for Memo {
+    fn default() -> Self {
+        Self {
+            epoch: NEVER,
+            fresh_until: Moment::PAST,
+            stamp: None,
+        }
+    }
+}
+
+impl Clone for Memo {
+    fn clone(&self) -> Self {
+        Self::default()
+    }
+}
