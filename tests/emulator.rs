@@ -13,6 +13,7 @@ use std::{
     time::{Duration, Instant},
 };
 
+use jsonwebtoken::{Algorithm, DecodingKey, Validation};
 use serde_json::Value;
 use tower_scoped_auth::{
     MetadataServer, Scopes, TokenCache, TokenRequest,
@@ -175,6 +176,106 @@ fn paths_are_taken_literally() {
     assert_eq!(mds.identity_requests(), 1);
 }
 
+/// `identity?…`, and what its claims say.
+fn identity(mds: &Emulator, query: &str) -> (String, Value) {
+    let (status, head, body) = get(mds, &format!("{ACCOUNT}/identity?{query}"));
+    assert_eq!(status, 200, "{head}");
+    assert_eq!(body, body.trim(), "a bare token");
+    let keys: jsonwebtoken::jwk::JwkSet = serde_json::from_str(&mds.jwks()).unwrap();
+    let key = jsonwebtoken::decode_header(&body).unwrap().kid.unwrap();
+    let key = DecodingKey::from_jwk(keys.find(&key).unwrap()).unwrap();
+    let mut rules = Validation::new(Algorithm::RS256);
+    rules.validate_aud = false;
+    rules.set_issuer(&["https://accounts.google.com"]);
+    let claims = jsonwebtoken::decode::<Value>(&body, &key, &rules).unwrap();
+    (body, claims.claims)
+}
+
+fn names(claims: &Value) -> Vec<&str> {
+    claims
+        .as_object()
+        .unwrap()
+        .keys()
+        .map(String::as_str)
+        .collect()
+}
+
+#[test]
+fn id_tokens_say_what_googles_say_and_verify_against_the_published_keys() {
+    let mds = start();
+    let (standard, claims) = identity(&mds, "audience=https%3A%2F%2Fa.run.app");
+    assert_eq!(claims["aud"], "https://a.run.app");
+    let life = claims["exp"].as_u64().unwrap() - claims["iat"].as_u64().unwrap();
+    assert!((3600..=3601).contains(&life), "{life}");
+    let always = ["aud", "azp", "exp", "iat", "iss", "jti", "sub"];
+    assert_eq!(names(&claims), always, "no e-mail address, as on GCE");
+
+    let (full, claims) = identity(&mds, "audience=https%3A%2F%2Fa.run.app&format=full");
+    let mut expected = [&always[..], &["email", "email_verified", "google"]].concat();
+    expected.sort_unstable();
+    assert_eq!(names(&claims), expected);
+    let email = get(&mds, &format!("{ACCOUNT}/email")).2;
+    assert_eq!(
+        (&claims["email"], &claims["email_verified"]),
+        (&email.into(), &true.into())
+    );
+    assert!(
+        claims["google"]["compute_engine"]
+            .get("license_id")
+            .is_none()
+    );
+    let (licensed, claims) = identity(&mds, "audience=b&format=full&licenses=TRUE");
+    assert!(claims["google"]["compute_engine"]["license_id"].is_array());
+
+    // Cached by audience and format, like access tokens by scopes.
+    assert_eq!(
+        identity(&mds, "format=standard&audience=https://a.run.app").0,
+        standard
+    );
+    assert_eq!(
+        identity(&mds, "audience=https://a.run.app&format=full").0,
+        full
+    );
+    assert_eq!(
+        identity(&mds, "licenses=true&format=full&audience=b").0,
+        licensed
+    );
+    assert!(mds.is_valid(&full));
+    assert_eq!(mds.generation_of(&licensed), Some(3));
+    mds.rotate();
+    assert_ne!(
+        identity(&mds, "audience=https://a.run.app&format=full").0,
+        full
+    );
+    assert_eq!((mds.identity_requests(), mds.token_requests()), (7, 0));
+    assert_eq!(get(&mds, &format!("{ACCOUNT}/identity?audience=")).0, 400);
+}
+
+#[test]
+fn keys_are_published_where_google_does_and_are_the_emulators_own() {
+    let (mds, other) = (start(), start());
+    let path = mds.jwks_url().replace(&mds.endpoint(), "");
+    let (status, head, body) = request(&mds, "GET", &path, "");
+    assert_eq!((status, &body), (200, &mds.jwks()));
+    assert!(!head.contains("Metadata-Flavor"), "no metadata: {head}");
+    assert_ne!(mds.jwks(), other.jwks());
+}
+
+#[test]
+fn the_server_header_says_whether_scopes_count() {
+    for (honour, server) in [(true, "Serverless"), (false, "VM")] {
+        let mds = Emulator::builder()
+            .honour_scopes(honour)
+            .start_blocking()
+            .unwrap();
+        let head = get(&mds, &format!("{ACCOUNT}/token")).1;
+        assert!(
+            head.contains(&format!("Server: Metadata Server for {server}\r\n")),
+            "{head}"
+        );
+    }
+}
+
 #[test]
 fn one_token_per_scope_set_until_it_is_reminted() {
     let mds = Emulator::builder()
@@ -302,6 +403,15 @@ fn faults_for_a_time_and_for_ever_until_healed() {
         (get(&mds, "/").0, get(&mds, &path).0, get(&mds, "/").0),
         (404, 404, 200)
     );
+    mds.fault(Fault::status(500).on_path("/email"));
+    mds.fault(Fault::status(502));
+    assert_eq!(
+        get(&mds, &format!("{ACCOUNT}/identity?audience=a")).0,
+        502,
+        "a token, too"
+    );
+    let email = format!("{ACCOUNT}/email");
+    assert_eq!((get(&mds, &email).0, get(&mds, &email).0), (500, 200));
     mds.fault(Fault::status(503).for_duration(Duration::from_millis(50)));
     assert_eq!(get(&mds, &path).0, 503);
     let begun = Instant::now();

@@ -41,6 +41,14 @@ impl Answer {
         }
     }
 
+    /// JSON of somebody else's: Google's servers of keys are no metadata servers.
+    pub(super) fn foreign(body: String) -> Self {
+        Self {
+            flavor: false,
+            ..Self::json(body)
+        }
+    }
+
     /// A bare status, its reason as the body.
     pub(super) fn status(status: u16) -> Self {
         Self {
@@ -73,9 +81,15 @@ impl Answer {
         .with_header("ETag", tag)
     }
 
-    /// The bytes to send. `head_only` leaves the body out but keeps its headers, as `HEAD` wants;
+    /// The bytes to send; `server` is who says so. `head_only` leaves the body out but keeps its headers, as `HEAD` wants;
     /// `close` announces that the connection ends here.
-    pub(super) fn render(&self, now: SystemTime, head_only: bool, close: bool) -> Vec<u8> {
+    pub(super) fn render(
+        &self,
+        server: &str,
+        now: SystemTime,
+        head_only: bool,
+        close: bool,
+    ) -> Vec<u8> {
         let mut out = format!("HTTP/1.1 {} {}\r\n", self.status, reason(self.status));
         let mut header = |name: &str, value: &dyn fmt::Display| {
             // Writing to a `String` cannot fail.
@@ -89,7 +103,7 @@ impl Answer {
             header(name, value);
         }
         header("Date", &httpdate::fmt_http_date(now));
-        header("Server", &"Metadata Server for VM");
+        header("Server", &server);
         header("X-XSS-Protection", &"0");
         header("X-Frame-Options", &"SAMEORIGIN");
         // These statuses end with their head whatever it says; a body would be read as the start
@@ -128,7 +142,7 @@ mod tests {
     use super::*;
 
     fn rendered(answer: &Answer, head_only: bool, close: bool) -> String {
-        let bytes = answer.render(SystemTime::UNIX_EPOCH, head_only, close);
+        let bytes = answer.render("A Server", SystemTime::UNIX_EPOCH, head_only, close);
         String::from_utf8(bytes).unwrap()
     }
 
@@ -140,10 +154,7 @@ mod tests {
             text.starts_with("HTTP/1.1 200 OK\r\nMetadata-Flavor: Google\r\n"),
             "{text}"
         );
-        assert!(
-            text.contains("\r\nServer: Metadata Server for VM\r\n"),
-            "{text}"
-        );
+        assert!(text.contains("\r\nServer: A Server\r\n"), "{text}");
         assert!(
             text.contains("\r\nDate: Thu, 01 Jan 1970 00:00:00 GMT\r\n"),
             "{text}"

@@ -46,7 +46,7 @@ impl EmulatorBuilder {
         }
     }
 
-    /// How long a token lives from when it is minted. Default: 3,600 s; at least 1 s.
+    /// How long a token lives from when it is minted, ID tokens included. Default: 3,600 s; at least 1 s.
     pub fn token_lifetime(mut self, lifetime: Duration) -> Self {
         self.lifetime = lifetime;
         self
@@ -94,7 +94,7 @@ impl EmulatorBuilder {
     }
 
     /// Whether `?scopes=` makes a token of its own, as on Cloud Run (the default), or is accepted
-    /// and ignored, as on GCE.
+    /// and ignored, as on GCE. The `Server` header of every answer says which it is, as there.
     pub fn honour_scopes(mut self, honour: bool) -> Self {
         self.site.honour_scopes = honour;
         self

@@ -13,8 +13,9 @@ use super::answer::Answer;
 /// Something that goes wrong with requests to an [`Emulator`](super::Emulator).
 ///
 /// Once, unless [`times`](Self::times), [`for_duration`](Self::for_duration) or
-/// [`forever`](Self::forever) says otherwise; requests for tokens only, unless
-/// [`on_every_path`](Self::on_every_path). Faults are used up in the order of their installation.
+/// [`forever`](Self::forever) says otherwise; requests for access tokens and ID tokens only, unless
+/// [`on_path`](Self::on_path) or [`on_every_path`](Self::on_every_path). Faults are used up in the
+/// order of their installation.
 ///
 /// ```
 /// use std::time::Duration;
@@ -28,7 +29,16 @@ pub struct Fault {
     action: Action,
     times: Option<u64>,
     lasts: Option<Duration>,
-    every_path: bool,
+    place: Place,
+}
+
+/// Which requests a fault is for.
+#[derive(Clone, Debug)]
+enum Place {
+    Tokens,
+    /// Paths that end so.
+    End(String),
+    Everywhere,
 }
 
 /// What is to be done in place of, or before, the usual answer.
@@ -141,9 +151,15 @@ impl Fault {
         self
     }
 
+    /// For requests whose path ends so, such as `/scopes`, in place of requests for tokens.
+    pub fn on_path(mut self, end: impl Into<String>) -> Self {
+        self.place = Place::End(end.into());
+        self
+    }
+
     /// For requests of every kind, where it would be requests for tokens only.
     pub fn on_every_path(mut self) -> Self {
-        self.every_path = true;
+        self.place = Place::Everywhere;
         self
     }
 
@@ -152,7 +168,7 @@ impl Fault {
             action,
             times: Some(1),
             lasts: None,
-            every_path: false,
+            place: Place::Tokens,
         }
     }
 
@@ -179,7 +195,7 @@ impl fmt::Debug for Fault {
             .field("action", &action)
             .field("times", &self.times)
             .field("for_duration", &self.lasts)
-            .field("on_every_path", &self.every_path)
+            .field("place", &self.place)
             .finish()
     }
 }
@@ -200,14 +216,18 @@ impl Faults {
     }
 
     /// The action of the first fault that applies, which is then used up by one.
-    pub(super) fn pick(&mut self, is_token: bool, now: Instant) -> Option<Action> {
+    pub(super) fn pick(&mut self, path: &str, is_token: bool, now: Instant) -> Option<Action> {
         self.queue.retain(|(fault, since)| {
             fault.times != Some(0)
                 && fault
                     .lasts
                     .is_none_or(|lasts| now.saturating_duration_since(*since) < lasts)
         });
-        let applies = |fault: &Fault| is_token || fault.every_path;
+        let applies = |fault: &Fault| match &fault.place {
+            Place::Tokens => is_token,
+            Place::End(end) => path.ends_with(end.as_str()),
+            Place::Everywhere => true,
+        };
         let (fault, _) = self.queue.iter_mut().find(|(fault, _)| applies(fault))?;
         fault.times = fault.times.map(|times| times.saturating_sub(1));
         Some(fault.action.clone())
@@ -219,7 +239,7 @@ mod tests {
     use super::*;
 
     fn statuses(faults: &mut Faults, is_token: bool, now: Instant, times: usize) -> Vec<u16> {
-        let picked = (0..times).map_while(|_| match faults.pick(is_token, now)? {
+        let picked = (0..times).map_while(|_| match faults.pick("/x/token", is_token, now)? {
             Action::Answer(answer) => Some(answer.status),
             _ => panic!("not an answer"),
         });
@@ -236,7 +256,11 @@ mod tests {
         faults.install(Fault::status(500).on_every_path(), now);
         assert_eq!(statuses(&mut faults, false, now, 9), [500]);
         faults.clear();
-        assert!(faults.pick(true, now).is_none());
+        assert!(faults.pick("/", true, now).is_none());
+        faults.install(Fault::status(404).on_path("/scopes"), now);
+        assert_eq!(statuses(&mut faults, true, now, 9), [0; 0]);
+        assert!(faults.pick("/x/scopes", false, now).is_some());
+        assert!(faults.pick("/x/scopes", false, now).is_none());
     }
 
     #[test]
@@ -245,7 +269,7 @@ mod tests {
         let second = Duration::from_secs(1);
         faults.install(Fault::status(503).for_duration(second), now);
         assert_eq!(statuses(&mut faults, true, now, 3), [503; 3]);
-        assert!(faults.pick(true, now + second).is_none());
+        assert!(faults.pick("/", true, now + second).is_none());
         faults.install(Fault::status(503).forever(), now);
         assert_eq!(
             statuses(&mut faults, true, now + 1_000_000 * second, 3),

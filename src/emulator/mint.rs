@@ -1,13 +1,27 @@
-//! Which access token is answered now, and what became of the ones answered before.
+//! Which token is answered now, and what became of the ones answered before.
 //!
-//! Pure with respect to time: every call is told what time it is. Knows lifetimes, scope sets and
-//! generations; knows nothing of HTTP, accounts or sockets.
+//! Pure with respect to time: every call is told what time it is. Knows lifetimes, what tokens are
+//! cached under, and generations; knows nothing of HTTP, accounts or sockets, nor how an ID token
+//! is made.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
 /// Scopes in no particular order: `?scopes=a,b` and `?scopes=b,a` share one cached token.
 pub(super) type ScopeSet = BTreeSet<String>;
+
+/// What a token is for, and therefore what it is cached under.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Want {
+    Access(ScopeSet),
+    Id {
+        audience: String,
+        /// `format=full`: with the e-mail address and the instance.
+        full: bool,
+        /// `licenses=TRUE`.
+        licenses: bool,
+    },
+}
 
 /// Tokens remembered at most, so that a server left running does not grow without end.
 const REMEMBERED: usize = 10_000;
@@ -20,7 +34,7 @@ pub(super) struct Mint {
     lifetime: Duration,
     window: Duration,
     minted: u64,
-    current: HashMap<ScopeSet, String>,
+    current: HashMap<Want, String>,
     known: HashMap<String, Known>,
     /// The secrets in `known`, oldest first.
     order: VecDeque<String>,
@@ -56,9 +70,19 @@ impl Mint {
         }
     }
 
-    /// The token for `scopes`: the cached one while it lasts, else a new one.
+    /// The access token for `scopes`: the cached one while it lasts, else a new one.
     pub(super) fn serve(&mut self, scopes: ScopeSet, now: Instant) -> Served {
-        if let Some(secret) = self.current.get(&scopes) {
+        self.serve_made(Want::Access(scopes), now, |_, _| random())
+    }
+
+    /// The token for `want`. A new one is made of its generation and its lifetime.
+    pub(super) fn serve_made(
+        &mut self,
+        want: Want,
+        now: Instant,
+        make: impl FnOnce(u64, Duration) -> String,
+    ) -> Served {
+        if let Some(secret) = self.current.get(&want) {
             let left = self.left(secret, now);
             if left > self.window {
                 return Served {
@@ -67,15 +91,17 @@ impl Mint {
                 };
             }
         }
-        let secret = self.mint(now);
-        self.current.insert(scopes, secret.clone());
+        self.minted += 1;
+        let secret = make(self.minted, self.lifetime);
+        self.remember(&secret, now);
+        self.current.insert(want, secret.clone());
         Served {
             secret,
             left: self.lifetime,
         }
     }
 
-    /// Which mint `secret` came from, counted from 1 over all scope sets.
+    /// Which mint `secret` came from, counted from 1 over tokens of all kinds.
     pub(super) fn generation_of(&self, secret: &str) -> Option<u64> {
         self.known.get(secret).map(|known| known.generation)
     }
@@ -105,25 +131,21 @@ impl Mint {
         self.current.clear();
     }
 
-    fn mint(&mut self, now: Instant) -> String {
-        let random = std::iter::repeat_with(fastrand::alphanumeric).take(RANDOM);
-        let secret: String = "ya29.emulated-".chars().chain(random).collect();
-        self.minted += 1;
+    fn remember(&mut self, secret: &str, now: Instant) {
         let known = Known {
             generation: self.minted,
             minted_at: now,
             expired: false,
             revoked: false,
         };
-        self.known.insert(secret.clone(), known);
-        self.order.push_back(secret.clone());
+        self.known.insert(secret.to_owned(), known);
+        self.order.push_back(secret.to_owned());
         if self.order.len() > REMEMBERED
             && let Some(oldest) = self.order.pop_front()
         {
             self.known.remove(&oldest);
             self.current.retain(|_, cached| *cached != oldest);
         }
-        secret
     }
 
     /// How much of its life `secret` has left; nothing if it was never minted here.
@@ -135,6 +157,12 @@ impl Mint {
             _ => Duration::ZERO,
         }
     }
+}
+
+/// An access token: opaque, and opens nothing.
+fn random() -> String {
+    let random = std::iter::repeat_with(fastrand::alphanumeric).take(RANDOM);
+    "ya29.emulated-".chars().chain(random).collect()
 }
 
 #[cfg(test)]
@@ -188,6 +216,27 @@ mod tests {
     }
 
     #[test]
+    fn one_id_token_per_audience_and_format() {
+        let (mut mint, now) = (Mint::new(s(3600), s(300)), Instant::now());
+        let mut id = |audience: &str, full| {
+            let want = Want::Id {
+                audience: audience.to_owned(),
+                full,
+                licenses: false,
+            };
+            let made = |generation, life| format!("{generation} for {life:?}");
+            mint.serve_made(want, now, made).secret
+        };
+        assert_eq!(id("a", true), "1 for 3600s");
+        assert_eq!(id("a", false), "2 for 3600s");
+        assert_eq!(id("b", true), "3 for 3600s");
+        assert_eq!(id("a", true), "1 for 3600s");
+        assert!(mint.is_valid("1 for 3600s", now));
+        assert!(mint.serve(set(&[]), now).secret.starts_with("ya29."));
+        assert_eq!(mint.generation_of("3 for 3600s"), Some(3));
+    }
+
+    #[test]
     fn rotate_revoke_and_expire() {
         let (mut mint, now) = (Mint::new(s(3600), s(300)), Instant::now());
         let first = mint.serve(set(&[]), now).secret;
@@ -215,7 +264,7 @@ mod tests {
         let (mut mint, now) = (Mint::new(s(3600), s(300)), Instant::now());
         let first = mint.serve(set(&["kept"]), now).secret;
         for _ in 0..REMEMBERED {
-            mint.current.remove(&set(&[]));
+            mint.current.remove(&Want::Access(set(&[])));
             mint.serve(set(&[]), now);
         }
         assert_eq!(

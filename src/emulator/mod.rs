@@ -27,8 +27,9 @@
 //!
 //! # What it does not do
 //!
-//! ID tokens, `wait_for_change`, attributes, https. It is no security boundary: whoever reaches its
-//! port gets its tokens, which are random and open nothing.
+//! `wait_for_change`, attributes, https. It is no security boundary: whoever reaches its port gets its
+//! tokens. Access tokens are random and open nothing; ID tokens are signed with a key of the
+//! emulator's own, and verify against [`Emulator::jwks`] only.
 //!
 //! | file | its job |
 //! | --- | --- |
@@ -36,6 +37,7 @@
 //! | `server.rs` | thread, sockets, connections; acts on faults |
 //! | `head.rs`, `target.rs` | a request's bytes, path and query, taken apart |
 //! | `routes.rs`, `site.rs`, `mint.rs` | pure: rules, values, tokens |
+//! | `identity.rs`, `key.rs` | an ID token's claims; the key that signs them |
 //! | `answer.rs` | an answer, and its bytes |
 //! | `fault.rs`, `record.rs` | what goes wrong; what came |
 
@@ -43,6 +45,8 @@ mod answer;
 mod builder;
 mod fault;
 mod head;
+mod identity;
+mod key;
 mod mint;
 mod record;
 mod routes;
@@ -57,8 +61,11 @@ use std::{
     time::Instant,
 };
 
-use self::server::{Server, Shared};
 pub use self::{builder::EmulatorBuilder, fault::Fault, record::RecordedRequest};
+use self::{
+    routes::KEYS,
+    server::{Server, Shared},
+};
 
 /// A metadata server that runs until it is dropped.
 ///
@@ -111,6 +118,19 @@ impl Emulator {
         self.shared.counts.identities.load(Ordering::SeqCst)
     }
 
+    /// The keys to verify ID tokens with, as a JWK set (RFC 7517).
+    ///
+    /// There is one RSA key, made when first needed, which takes about a tenth of a second; no two
+    /// emulators share it.
+    pub fn jwks(&self) -> String {
+        self.shared.routes.jwks()
+    }
+
+    /// Where a server finds [`jwks`](Self::jwks): Google's own path, `/oauth2/v3/certs`.
+    pub fn jwks_url(&self) -> String {
+        self.url(KEYS)
+    }
+
     /// Connections accepted so far.
     pub fn connections(&self) -> u64 {
         self.shared.counts.connections.load(Ordering::SeqCst)
@@ -126,7 +146,7 @@ impl Emulator {
         self.shared.lock().records.list()
     }
 
-    /// Which mint a token is, counted from 1; what one can show of a token without showing it.
+    /// Which mint a token is, counted from 1 over tokens of all kinds; what one can show of a token without showing it.
     pub fn generation_of(&self, secret: &str) -> Option<u64> {
         self.shared.lock().mint.generation_of(secret)
     }

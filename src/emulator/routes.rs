@@ -1,17 +1,22 @@
 //! From a request's head to the answer: the rules of the metadata server.
 //!
-//! Pure but for the mint, which is told the time. Knows HTTP semantics and the protocol's rules;
-//! does no I/O and knows no faults.
+//! Pure but for the mint, which is told the time, and the key, which is made when first needed. Knows
+//! HTTP semantics and the protocol's rules; does no I/O and knows no faults.
 
-use std::time::Instant;
+use std::{
+    sync::OnceLock,
+    time::{Instant, SystemTime},
+};
 
 use http::{Method, header::HOST};
-use serde_json::json;
+use serde_json::{Value, json};
 
 use super::{
     answer::Answer,
     head::Head,
-    mint::{Mint, ScopeSet},
+    identity,
+    key::Key,
+    mint::{Mint, ScopeSet, Want},
     site::{Node, Site},
     target::{Path, parameter},
 };
@@ -27,7 +32,12 @@ pub(super) enum Kind {
 pub(super) struct Routes {
     site: Site,
     tree: Node,
+    /// `None` inside if it could not be made.
+    key: OnceLock<Option<Key>>,
 }
+
+/// Where Google publishes the keys of its ID tokens (at www.googleapis.com).
+pub(super) const KEYS: &str = "/oauth2/v3/certs";
 
 const FLAVOR: &str = "metadata-flavor";
 const FORWARDED: &str = "x-forwarded-for";
@@ -37,7 +47,30 @@ const FLAVOR_MISSING: &str = r#"Missing required header "Metadata-Flavor": "Goog
 impl Routes {
     pub(super) fn new(site: Site) -> Self {
         let tree = site.tree();
-        Self { site, tree }
+        Self {
+            site,
+            tree,
+            key: OnceLock::new(),
+        }
+    }
+
+    /// As the `Server` header says. The one takes `?scopes=` to heart, the other does not.
+    pub(super) fn server(&self) -> &'static str {
+        match self.site.honour_scopes {
+            true => "Metadata Server for Serverless",
+            false => "Metadata Server for VM",
+        }
+    }
+
+    /// Makes it if there is none yet.
+    pub(super) fn key(&self) -> Option<&Key> {
+        self.key.get_or_init(Key::generate).as_ref()
+    }
+
+    /// The public halves of the keys there are, as a JWK set.
+    pub(super) fn jwks(&self) -> String {
+        let keys: Vec<Value> = self.key().map(Key::jwk).into_iter().collect();
+        json!({ "keys": keys }).to_string()
     }
 
     pub(super) fn kind(&self, head: &Head) -> Kind {
@@ -52,9 +85,19 @@ impl Routes {
         }
     }
 
-    pub(super) fn answer(&self, head: &Head, mint: &mut Mint, now: Instant) -> Answer {
+    pub(super) fn answer(
+        &self,
+        head: &Head,
+        mint: &mut Mint,
+        now: Instant,
+        wall: SystemTime,
+    ) -> Answer {
         if head.method != Method::GET && head.method != Method::HEAD {
             return Answer::status(405).with_header("Allow", "GET, HEAD");
+        }
+        if head.uri.path() == KEYS {
+            let an_hour = "public, max-age=3600";
+            return Answer::foreign(self.jwks()).with_header("Cache-Control", an_hour);
         }
         if head.headers.contains_key(FORWARDED) {
             return Answer::status(403);
@@ -79,7 +122,7 @@ impl Routes {
             // A value is not a directory.
             (_, true) => Answer::status(404),
             (Node::Token, false) => self.token(head, mint, now),
-            (Node::Identity, false) => identity(head),
+            (Node::Identity, false) => self.identity(head, mint, now, wall),
             (value, false) => Answer::text(value.text()),
         }
     }
@@ -103,6 +146,37 @@ impl Routes {
         });
         Answer::json(body.to_string())
     }
+
+    /// A bare JWT: no JSON around it, and no newline behind it.
+    fn identity(&self, head: &Head, mint: &mut Mint, now: Instant, wall: SystemTime) -> Answer {
+        let asked = |name| parameter(head.uri.query(), name).unwrap_or_default();
+        let audience = asked("audience");
+        if audience.is_empty() {
+            return Answer::status(400).with_body("non-empty audience parameter required");
+        }
+        let Some(key) = self.key() else {
+            return Answer::status(500).with_body("no key could be made");
+        };
+        let full = asked("format").eq_ignore_ascii_case("full");
+        // Licences are part of the full format, and of no other.
+        let licenses = full && asked("licenses").eq_ignore_ascii_case("true");
+        let want = Want::Id {
+            audience: audience.clone(),
+            full,
+            licenses,
+        };
+        let served = mint.serve_made(want, now, |number, lifetime| {
+            let mut claims = identity::claims(&audience, number, wall, lifetime);
+            if full {
+                claims.extend(identity::of_the_instance(&self.site, licenses));
+            }
+            key.sign(&Value::Object(claims)).unwrap_or_default()
+        });
+        Answer {
+            content_type: "text/html; charset=UTF-8",
+            ..Answer::json(served.secret)
+        }
+    }
 }
 
 fn to_the_slash(head: &Head) -> Answer {
@@ -125,12 +199,5 @@ fn directory(head: &Head, node: &Node) -> Answer {
     match recursive.is_some_and(|value| value.eq_ignore_ascii_case("true")) {
         true => Answer::tree(node.json().unwrap_or_default().to_string()),
         false => Answer::text(node.text()),
-    }
-}
-
-fn identity(head: &Head) -> Answer {
-    match parameter(head.uri.query(), "audience").filter(|audience| !audience.is_empty()) {
-        Some(_) => Answer::status(404).with_body("identity tokens are not emulated"),
-        None => Answer::status(400).with_body("non-empty audience parameter required"),
     }
 }

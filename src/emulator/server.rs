@@ -157,7 +157,12 @@ impl Connection {
                     _ => return,
                 },
                 Progress::Refused(status) => {
-                    let refusal = Answer::status(status).render(SystemTime::now(), false, true);
+                    let refusal = Answer::status(status).render(
+                        self.shared.routes.server(),
+                        SystemTime::now(),
+                        false,
+                        true,
+                    );
                     let _ = stream.write_all(&refusal).await;
                     return;
                 }
@@ -172,7 +177,9 @@ impl Connection {
         let fault = {
             let mut state = self.shared.lock();
             state.records.push(RecordedRequest::new(head));
-            state.faults.pick(kind == Kind::Token, Instant::now())
+            state
+                .faults
+                .pick(head.uri.path(), kind != Kind::Other, Instant::now())
         };
         let answer = match fault {
             None => self.usual(head),
@@ -205,15 +212,24 @@ impl Connection {
         let close = !head.keep_alive() || head.has_body();
         let head_only = head.method == Method::HEAD;
         stream
-            .write_all(&answer.render(SystemTime::now(), head_only, close))
+            .write_all(&answer.render(
+                self.shared.routes.server(),
+                SystemTime::now(),
+                head_only,
+                close,
+            ))
             .await?;
         Ok(!close)
     }
 
     fn usual(&self, head: &Head) -> Answer {
-        self.shared
-            .routes
-            .answer(head, &mut self.shared.lock().mint, Instant::now())
+        let routes = &self.shared.routes;
+        if routes.kind(head) == Kind::Identity {
+            // Made before the lock is taken: whoever only wants to count need not wait for it.
+            routes.key();
+        }
+        let mint = &mut self.shared.lock().mint;
+        routes.answer(head, mint, Instant::now(), SystemTime::now())
     }
 }
 

@@ -27,9 +27,10 @@ pub(super) enum Node {
 }
 
 /// Any number will do; a real one has 12 digits.
-const PROJECT_NUMBER: u64 = 123_456_789_012;
-const INSTANCE_ID: u64 = 1_234_567_890_123_456_789;
-const INSTANCE: &str = "emulated";
+pub(super) const PROJECT_NUMBER: u64 = 123_456_789_012;
+pub(super) const INSTANCE_ID: u64 = 1_234_567_890_123_456_789;
+pub(super) const INSTANCE: &str = "emulated";
+pub(super) const ZONE: &str = "us-central1-a";
 
 /// The name under which an account is found beside its e-mail address.
 const DEFAULT_ACCOUNT: &str = "default";
@@ -74,7 +75,7 @@ impl Site {
             ),
             (
                 "zone",
-                Node::Text(format!("projects/{PROJECT_NUMBER}/zones/us-central1-a")),
+                Node::Text(format!("projects/{PROJECT_NUMBER}/zones/{ZONE}")),
             ),
         ]);
         let project = directory([
