@@ -21,9 +21,12 @@ use std::{
     time::Duration,
 };
 
+use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD};
 use support::{BUCKET, FakeMds, Inner, Reply, send};
 use tower::Layer;
-use tower_scoped_auth::{ScopedAuthLayer, Scopes, Token, TokenCache, TokenRequest, source};
+use tower_scoped_auth::{
+    Audience, ScopedAuthLayer, Scopes, Token, TokenCache, TokenRequest, source,
+};
 
 /// Told apart from everything else by this start; long enough for no coincidence.
 const MARK: &[u8] = b"zq7jx2vn9kp4wm6r";
@@ -135,7 +138,29 @@ fn s147_an_answer_of_the_metadata_server_leaves_nothing_of_ours_behind() {
         json(r#""expires_in":3599,"token_type":"Bearer""#).replace("8yb", r"8\/b"),
         json(r#""expires_in":3599,"token_type":"Bearer""#).replace("8yb", r"8\u0079b"),
     ];
-    for answer in answers {
+    let answers = answers.map(|answer| (TokenRequest::access_token(Scopes::default()), answer));
+    // An ID token has the mark in its signature, and in what is decoded of it.
+    let part = |text: &str| BASE64_URL_SAFE_NO_PAD.encode(text);
+    let jwt = |claims: &str| {
+        let claims = claims.replace("MARK", &secret());
+        format!(
+            "{}.{}.{}",
+            part(r#"{"alg":"RS256"}"#),
+            part(&claims),
+            secret()
+        )
+    };
+    let id_tokens = [
+        jwt(r#"{"email":"MARK","exp":5000000000}"#),
+        jwt(r#"{"email":"MARK","exp":5000000000}"#) + "\n",
+        jwt(r#"{"email":"MARK","exp":"MARK"}"#),
+        jwt(r#"{"email":"MARK"}"#),
+        jwt("MARK"),
+        secret(),
+    ];
+    let audience = Audience::new("a").unwrap();
+    let id_tokens = id_tokens.map(|token| (TokenRequest::id_token(audience.clone()), token));
+    for (wanted, answer) in answers.into_iter().chain(id_tokens) {
         let (sent, bytes) = std::sync::mpsc::channel();
         // Made, and forgotten, outside of what is watched: the server is not ours.
         let answer: &'static [u8] = Box::leak(Reply::ok(&answer).into_bytes().into_boxed_slice());
@@ -147,7 +172,6 @@ fn s147_an_answer_of_the_metadata_server_leaves_nothing_of_ours_behind() {
         let found = leaks(|| {
             let cache = TokenCache::builder(source).max_wait(Duration::from_millis(200));
             let cache = cache.build().unwrap();
-            let wanted = TokenRequest::access_token(Scopes::default());
             let _ = runtime().block_on(cache.token(&wanted));
             bytes.recv().unwrap();
         });

@@ -5,4 +5,6 @@
 //! nothing of slots, layers or HTTP requests on their way out.
 
 #[cfg(feature = "metadata")]
+mod jwt;
+#[cfg(feature = "metadata")]
 pub(crate) mod metadata;

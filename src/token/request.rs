@@ -80,7 +80,7 @@ struct Hashed<T: ?Sized> {
 const MOST_BYTES: usize = 8 * 1024;
 
 /// The scope under which IAM alone decides what is allowed.
-const CLOUD_PLATFORM: &str = "https://www.googleapis.com/auth/cloud-platform";
+pub(crate) const CLOUD_PLATFORM: &str = "https://www.googleapis.com/auth/cloud-platform";
 
 impl Scopes {
     /// Checks and collects scopes; none at all is [`Scopes::default`].

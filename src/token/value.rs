@@ -70,6 +70,17 @@ impl Token {
         Self::build(secret.into(), Life::Until(expiry, Duration::MAX))
     }
 
+    /// Like [`expiring_at`](Self::expiring_at), and no longer than `longest` from the moment its
+    /// request was sent.
+    #[cfg_attr(not(feature = "metadata"), allow(dead_code))]
+    pub(crate) fn expiring_within(
+        secret: impl Into<String>,
+        expiry: SystemTime,
+        longest: Duration,
+    ) -> Self {
+        Self::build(secret.into(), Life::Until(expiry, longest))
+    }
+
     /// A token whose source does not know its expiry.
     ///
     /// It is treated as good for one hour ([`Token::UNKNOWN_LIFETIME`]): the source is asked again

@@ -9,7 +9,11 @@ use std::{
 
 use http::{HeaderMap, StatusCode, header};
 
+use super::ask::Ask;
 use crate::error::{AuthError, Kind};
+
+/// Longest piece of an audience that a message repeats, in characters.
+const SHOWN: usize = 120;
 
 pub(super) fn unreachable(authority: &str, error: io::Error) -> AuthError {
     let reason = format!(
@@ -19,22 +23,19 @@ pub(super) fn unreachable(authority: &str, error: io::Error) -> AuthError {
     AuthError::caused(Kind::Connect, reason, error)
 }
 
-pub(super) fn unsupported(what: &str) -> AuthError {
-    AuthError::new(
-        Kind::Request,
-        format!("the metadata server source does not fetch {what}"),
-    )
-}
-
 pub(super) fn status(
     authority: &str,
+    ask: Ask<'_>,
     status: StatusCode,
     headers: &HeaderMap,
     is_google: bool,
 ) -> AuthError {
     let advice = match status.as_u16() {
         300..=399 => "redirects are not followed: a metadata server sends none for a token",
-        400 => "it refused the request's parameters: check the scopes",
+        400 => match ask {
+            Ask::IdToken(..) => "it refused the request's parameters: check the audience",
+            _ => "it refused the request's parameters: check the scopes",
+        },
         401 => {
             "something in between wants a login: nothing but the metadata server may answer here"
         }
@@ -42,6 +43,11 @@ pub(super) fn status(
             "check that the metadata server is not disabled or concealed and that no proxy adds \
              X-Forwarded-For; on GKE, that the Kubernetes service account is bound to the Google \
              one (roles/iam.workloadIdentityUser; a new binding takes minutes)"
+        }
+        404 | 500..=599 if matches!(ask, Ask::IdToken(..)) => {
+            "check that a service account is attached and that the account's name is right; on GKE, \
+             there are ID tokens only for a Kubernetes service account that impersonates a Google \
+             one (annotation iam.gke.io/gcp-service-account); it will be asked again"
         }
         404 => {
             "check that a service account is attached to this instance, that it has scopes, and \
@@ -56,8 +62,22 @@ pub(super) fn status(
     } else {
         " (and may not be one: it lacks Metadata-Flavor)"
     };
+    let what = match ask {
+        Ask::IdToken(audience, _) => {
+            let shown: String = audience.chars().take(SHOWN).collect();
+            let more = if shown.len() < audience.len() {
+                "…"
+            } else {
+                ""
+            };
+            format!(" to a request for an ID token for {shown:?}{more}")
+        }
+        Ask::AccessToken(_) => String::new(),
+        Ask::Scopes => " to a request for its scopes".to_owned(),
+        Ask::UniverseDomain => " to a request for the universe's domain".to_owned(),
+    };
     let reason =
-        format!("the metadata server at {authority}{stranger} answered {status}: {advice}");
+        format!("the metadata server at {authority}{stranger} answered {status}{what}: {advice}");
     AuthError::status_of(
         status.as_u16(),
         reason,
@@ -82,6 +102,7 @@ mod tests {
     use http::HeaderValue;
 
     use super::*;
+    use crate::{sources::metadata::ask::IdTokenForm, token::request::Scopes};
 
     fn parse(value: &[u8]) -> Option<Duration> {
         let mut headers = HeaderMap::new();
@@ -112,11 +133,39 @@ mod tests {
     fn s048_messages_say_what_to_check() {
         let message = |code: u16| {
             let code = StatusCode::from_u16(code).unwrap();
-            status("169.254.169.254", code, &HeaderMap::new(), true).to_string()
+            let scopes = Scopes::default();
+            let ask = Ask::AccessToken(&scopes);
+            status("169.254.169.254", ask, code, &HeaderMap::new(), true).to_string()
         };
         assert!(message(404).contains("404") && message(404).contains("service account"));
         assert!(message(403).contains("403") && message(403).contains("workloadIdentityUser"));
         assert!(message(400).contains("scopes"));
         assert!(message(302).contains("redirect"));
+    }
+
+    #[test]
+    fn s048_messages_about_id_tokens_name_the_audience_and_what_gke_wants() {
+        let message = |audience: &str, code: u16| {
+            let form = IdTokenForm {
+                full: true,
+                licenses: false,
+            };
+            let (ask, code) = (
+                Ask::IdToken(audience, form),
+                StatusCode::from_u16(code).unwrap(),
+            );
+            status("169.254.169.254", ask, code, &HeaderMap::new(), true).to_string()
+        };
+        let bad = message("https://a.run.app", 400);
+        assert!(
+            bad.contains("audience") && bad.contains("https://a.run.app"),
+            "{bad}"
+        );
+        for code in [404, 500] {
+            let gke = message("a", code);
+            assert!(gke.contains("iam.gke.io/gcp-service-account"), "{gke}");
+        }
+        assert!(message("a", 403).contains("workloadIdentityUser"));
+        assert!(message(&"x".repeat(8_000), 400).len() < 600);
     }
 }

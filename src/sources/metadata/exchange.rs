@@ -9,6 +9,7 @@ use std::{
     future::{Future, poll_fn},
     pin::pin,
     task::Poll,
+    time::SystemTime,
 };
 
 use http::{HeaderMap, HeaderValue, Method, Request, StatusCode, header};
@@ -20,6 +21,7 @@ use zeroize::Zeroizing;
 
 use super::{
     advice,
+    ask::Ask,
     endpoint::Endpoint,
     meter::{Meter, TooLarge},
 };
@@ -31,12 +33,27 @@ pub(super) const LARGEST_ANSWER: usize = 64 * 1024;
 const FLAVOR: &str = "metadata-flavor";
 const GOOGLE: &str = "Google";
 
-/// `GET path`. The body of a 200, in a buffer that is zeroed when dropped.
+/// As `Server` names the metadata server of Compute Engine, which also answers on GKE nodes without
+/// Workload Identity. Serverless platforms' ends in `Serverless`.
+const OF_A_MACHINE: &str = "Metadata Server for VM";
+
+/// A 200.
+pub(super) struct Answer {
+    /// In a buffer that is zeroed when dropped.
+    pub(super) body: Zeroizing<Vec<u8>>,
+    /// When it was made, by the server's clock.
+    pub(super) date: Option<SystemTime>,
+    /// It comes from a server of Compute Engine's.
+    pub(super) of_a_machine: bool,
+}
+
+/// `GET`s what is asked for.
 pub(super) async fn get(
     endpoint: &Endpoint,
-    path: &str,
+    account: &str,
+    ask: Ask<'_>,
     flavor_required: bool,
-) -> Result<Zeroizing<Vec<u8>>, AuthError> {
+) -> Result<Answer, AuthError> {
     let authority = endpoint.authority();
     let stream = TcpStream::connect((endpoint.host(), endpoint.port()))
         .await
@@ -48,16 +65,24 @@ pub(super) async fn get(
         .handshake(io)
         .await;
     let (mut sender, connection) = handshake.map_err(|error| broken(&authority, error))?;
-    let request = request(&authority, path)?;
+    let request = request(&authority, &ask.path(account))?;
     let exchange = async {
         let response = sender.send_request(request).await;
         let (head, body) = response
             .map_err(|error| broken(&authority, error))?
             .into_parts();
-        check(&authority, head.status, &head.headers, flavor_required)?;
-        collect(body)
+        check(&authority, ask, head.status, &head.headers, flavor_required)?;
+        let body = collect(body)
             .await
-            .map_err(|error| broken(&authority, error))
+            .map_err(|error| broken(&authority, error))?;
+        Ok(Answer {
+            body,
+            date: date(&head.headers),
+            of_a_machine: head
+                .headers
+                .get(header::SERVER)
+                .is_some_and(|server| server == OF_A_MACHINE),
+        })
     };
     let (mut exchange, mut connection) = (pin!(exchange), pin!(connection));
     let mut connected = true;
@@ -101,13 +126,14 @@ fn request(authority: &str, path: &str) -> Result<Request<String>, AuthError> {
 /// A 200 from a metadata server.
 fn check(
     authority: &str,
+    ask: Ask<'_>,
     status: StatusCode,
     headers: &HeaderMap,
     flavor_required: bool,
 ) -> Result<(), AuthError> {
     let is_google = headers.get(FLAVOR).is_some_and(|flavor| flavor == GOOGLE);
     if status != StatusCode::OK {
-        return Err(advice::status(authority, status, headers, is_google));
+        return Err(advice::status(authority, ask, status, headers, is_google));
     }
     if flavor_required && !is_google {
         let reason = format!(
@@ -117,6 +143,11 @@ fn check(
         return Err(AuthError::new(Kind::Response, reason));
     }
     Ok(())
+}
+
+fn date(headers: &HeaderMap) -> Option<SystemTime> {
+    let date = headers.get(header::DATE)?.to_str().ok()?;
+    httpdate::parse_http_date(date).ok()
 }
 
 async fn collect(body: Incoming) -> Result<Zeroizing<Vec<u8>>, BoxError> {

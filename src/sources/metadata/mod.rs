@@ -5,24 +5,47 @@
 //! | `endpoint.rs` | which address: text to host and port |
 //! | `exchange.rs` | one HTTP exchange over one connection, bounded in bytes |
 //! | `meter.rs` | counts the bytes of that connection |
-//! | `query.rs` | pure: scopes to a query value |
-//! | `answer.rs` | pure: a body's bytes to a token, or what is wrong with them |
+//! | `ask.rs`, `query.rs` | pure: what is asked to a path, scopes and audiences to query values |
+//! | `answer.rs`, `id_token.rs` | pure: a body's bytes to a token, or what is wrong with them |
+//! | `granted.rs` | pure: are these scopes among those of the instance? |
+//! | `universe.rs` | pure: a body's bytes to a domain |
 //! | `advice.rs` | pure: what a status means here, and what to do about it |
 
 mod advice;
 mod answer;
+mod ask;
 mod endpoint;
 mod exchange;
+mod granted;
+mod id_token;
 mod meter;
 mod query;
+mod universe;
 
-use std::{env, fmt, time::Duration};
+use std::{
+    env, fmt,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
-use self::endpoint::Endpoint;
+use tokio::{runtime::Handle, time::timeout};
+
+use self::{
+    ask::{Ask, IdTokenForm},
+    endpoint::Endpoint,
+    exchange::Answer,
+};
 use crate::{
     config_error::ConfigError,
-    error::AuthError,
-    token::{request::TokenRequest, source::TokenSource, value::Token},
+    error::{AuthError, Kind},
+    token::{
+        request::{Audience, Scopes, TokenRequest},
+        source::TokenSource,
+        value::Token,
+    },
 };
 
 /// Tokens from the [metadata server] of Cloud Run, GKE, GCE and their kin.
@@ -30,12 +53,25 @@ use crate::{
 /// One fetch is one connection: it asks, reads, closes. No proxy is used and no redirect followed,
 /// whatever the environment says; none of the caller's headers goes along. Head and body together
 /// may take 64 KiB, the whole exchange 3 s. The answer must be a 200 with `Metadata-Flavor: Google`
-/// and the JSON of a bearer token; anything else is a failed attempt that the cache repeats, with an
+/// and the JSON of a bearer token, or an ID token; anything else is a failed attempt that the cache repeats, with an
 /// error that says what to check.
 ///
 /// `expires_in` is an integer above 0; a fraction is rounded down, a string of digits is accepted,
 /// more than 24 h is taken as 24 h. `access_token` has 1 to 8,192 characters of RFC 6750's
 /// `b64token`. `token_type` is `Bearer`, in any case. JSON with a member twice is refused.
+///
+/// An ID token is the bare text of a JWT of at most 8,192 characters. It lives until its `exp`, by the
+/// wall clock and by the server's own (`Date`), and is asked for again within 24 h. It is not
+/// verified: that is for whoever receives it.
+///
+/// # Scopes that are ignored
+///
+/// Serverless platforms and GKE with Workload Identity grant the scopes that are asked for. Compute
+/// Engine, and GKE without Workload Identity, take them and ignore them: every token has the scopes
+/// that the instance was given. Where the answer shows that this is so (its `Server` header says
+/// which of the two it comes from), one `WARN` event per source says it; nothing more is asked for
+/// that. [`verify_scopes`](MetadataServerBuilder::verify_scopes) makes it an error if scopes are
+/// missing.
 ///
 /// Proxy variables are ignored, and so is `GCE_METADATA_HOST` except by [`from_env`](Self::from_env).
 ///
@@ -45,6 +81,10 @@ pub struct MetadataServer {
     endpoint: Endpoint,
     account: String,
     flavor_required: bool,
+    id_tokens: IdTokenForm,
+    verify_scopes: bool,
+    /// That scopes are ignored here was said already, by this source or a clone.
+    warned: Arc<AtomicBool>,
 }
 
 /// Configures a [`MetadataServer`]; made by [`MetadataServer::builder`].
@@ -53,6 +93,9 @@ pub struct MetadataServerBuilder {
     endpoint: Option<(&'static str, String)>,
     account: Option<String>,
     flavor_optional: bool,
+    standard_id_tokens: bool,
+    licenses: bool,
+    verify_scopes: bool,
 }
 
 /// The variable Google's own libraries read, too.
@@ -73,6 +116,12 @@ impl MetadataServer {
             endpoint: Endpoint::well_known(),
             account: DEFAULT_ACCOUNT.to_owned(),
             flavor_required: true,
+            id_tokens: IdTokenForm {
+                full: true,
+                licenses: false,
+            },
+            verify_scopes: false,
+            warned: Arc::default(),
         }
     }
 
@@ -97,6 +146,86 @@ impl MetadataServer {
             }
         }
         builder.build()
+    }
+
+    /// The domain of the universe this instance is in, for
+    /// [`Destinations::universe`](crate::Destinations::universe): `googleapis.com`, unless it belongs
+    /// to a sovereign cloud.
+    ///
+    /// One exchange of at most 3 s, each time it is called; the answer does not change while the
+    /// instance runs, so ask once and keep it. A server that has no such path, or nothing at it, is
+    /// one of `googleapis.com`.
+    ///
+    /// ```no_run
+    /// use tower_scoped_auth::{Destinations, MetadataServer, ScopedAuthLayer};
+    ///
+    /// # async fn example() -> Result<(), tower::BoxError> {
+    /// let source = MetadataServer::new();
+    /// let universe = source.universe_domain().await?;
+    /// let auth = ScopedAuthLayer::new(source).destinations(Destinations::universe(universe)?);
+    /// # Ok(())
+    /// # }
+    /// ```
+    ///
+    /// # Errors
+    ///
+    /// The server cannot be reached, takes longer than 3 s, answers anything but 200 and 404, or what
+    /// it says is no domain name; also, there is no Tokio runtime. Nothing is concluded from any of
+    /// these, and nothing remembered: call again.
+    pub async fn universe_domain(&self) -> Result<String, AuthError> {
+        if Handle::try_current().is_err() {
+            return Err(AuthError::no_runtime());
+        }
+        match timeout(ATTEMPT_TIMEOUT, self.get(Ask::UniverseDomain)).await {
+            Ok(Ok(answer)) => universe::domain(&answer.body),
+            Ok(Err(error)) if error.status() == Some(404) => Ok(universe::DEFAULT.to_owned()),
+            Ok(Err(error)) => Err(error),
+            Err(_elapsed) => {
+                let reason =
+                    format!("the metadata server did not answer within {ATTEMPT_TIMEOUT:?}");
+                Err(AuthError::new(Kind::Timeout, reason))
+            }
+        }
+    }
+
+    async fn access_token(
+        &self,
+        request: &TokenRequest,
+        scopes: &Scopes,
+    ) -> Result<Token, AuthError> {
+        if self.verify_scopes && !scopes.is_empty() {
+            // First, so that no token is minted that will not be used.
+            let granted = self.get(Ask::Scopes).await?;
+            granted::check(scopes, &granted.body)?;
+        }
+        let answer = self.get(Ask::AccessToken(scopes)).await?;
+        let token = answer::access_token(&answer.body)?;
+        if answer.of_a_machine && !scopes.is_empty() && !self.verify_scopes {
+            self.warn_of_ignored_scopes(request);
+        }
+        Ok(token)
+    }
+
+    async fn id_token(&self, audience: &str) -> Result<Token, AuthError> {
+        let answer = self.get(Ask::IdToken(audience, self.id_tokens)).await?;
+        id_token::id_token(&answer.body, answer.date)
+    }
+
+    async fn get(&self, ask: Ask<'_>) -> Result<Answer, AuthError> {
+        exchange::get(&self.endpoint, &self.account, ask, self.flavor_required).await
+    }
+
+    /// Once: what the instance has does not change from fetch to fetch.
+    #[cold]
+    fn warn_of_ignored_scopes(&self, request: &TokenRequest) {
+        if !self.warned.swap(true, Ordering::Relaxed) {
+            tracing::warn!(
+                source = self.name(),
+                %request,
+                "scopes are ignored by this metadata server: tokens have those of the instance; \
+                 verify_scopes makes missing ones an error",
+            );
+        }
     }
 
     /// Another address, another account.
@@ -129,12 +258,45 @@ impl MetadataServerBuilder {
         self
     }
 
+    /// Asks for ID tokens without the e-mail address (`format=standard`), where it would be
+    /// `format=full`.
+    ///
+    /// Identity-Aware Proxy refuses such tokens. Only Compute Engine makes a difference between the
+    /// two: serverless platforms always name the address, and never describe an instance.
+    pub fn standard_id_tokens(mut self) -> Self {
+        self.standard_id_tokens = true;
+        self
+    }
+
+    /// Asks for ID tokens with the licences of the instance's images. Compute Engine only.
+    pub fn licenses(mut self, licenses: bool) -> Self {
+        self.licenses = licenses;
+        self
+    }
+
+    /// Whether a token is fetched only if the instance has the scopes that are asked for. Default:
+    /// no.
+    ///
+    /// For Compute Engine and GKE without Workload Identity, which ignore the scopes of a request (see
+    /// [`MetadataServer`]). Each fetch for explicit scopes then asks for the account's list of scopes
+    /// first, within the same 3 s; where one is missing, or the list cannot be had, the attempt has
+    /// failed like any other, and a live token stays in service.
+    ///
+    /// Scopes are compared letter by letter, but for `cloud-platform`, which covers all. Of Google
+    /// Cloud's own APIs that is true; the APIs of Workspace (Drive, Sheets and so on) want theirs, and
+    /// an instance that has `cloud-platform` alone is not found out here.
+    pub fn verify_scopes(mut self, verify: bool) -> Self {
+        self.verify_scopes = verify;
+        self
+    }
+
     /// Builds the source. Opens no connection.
     ///
     /// # Errors
     ///
-    /// A malformed endpoint or account, or [`flavor_optional`](Self::flavor_optional) without an
-    /// endpoint.
+    /// A malformed endpoint or account, [`flavor_optional`](Self::flavor_optional) without an
+    /// endpoint, or [`licenses`](Self::licenses) with
+    /// [`standard_id_tokens`](Self::standard_id_tokens), which have none.
     pub fn build(self) -> Result<MetadataServer, ConfigError> {
         if self.flavor_optional && self.endpoint.is_none() {
             let reason = "the Metadata-Flavor header is optional at an explicit endpoint only";
@@ -143,6 +305,10 @@ impl MetadataServerBuilder {
                 "flavor_optional",
                 reason,
             ));
+        }
+        if self.licenses && self.standard_id_tokens {
+            let reason = "ID tokens of the standard format do not have them";
+            return Err(ConfigError::new("metadata server", "licenses", reason));
         }
         let endpoint = match self.endpoint {
             Some((what, endpoint)) => Endpoint::parse(what, &endpoint)?,
@@ -156,6 +322,12 @@ impl MetadataServerBuilder {
             endpoint,
             account,
             flavor_required: !self.flavor_optional,
+            id_tokens: IdTokenForm {
+                full: !self.standard_id_tokens,
+                licenses: self.licenses,
+            },
+            verify_scopes: self.verify_scopes,
+            warned: Arc::default(),
         })
     }
 }
@@ -164,16 +336,15 @@ impl TokenSource for MetadataServer {
     type Error = AuthError;
 
     async fn fetch(&self, request: TokenRequest) -> Result<Token, AuthError> {
-        let Some(scopes) = request.scopes() else {
-            return Err(advice::unsupported("ID tokens"));
-        };
-        let mut path = format!("{ACCOUNTS}/{}/token", self.account);
-        if !scopes.is_empty() {
-            path.push_str("?scopes=");
-            path.push_str(&query::scopes(scopes));
+        request.check()?;
+        match request.audience().and_then(Audience::as_str) {
+            Some(audience) => self.id_token(audience).await,
+            None => {
+                let none = Scopes::default();
+                let scopes = request.scopes().unwrap_or(&none);
+                self.access_token(&request, scopes).await
+            }
         }
-        let answer = exchange::get(&self.endpoint, &path, self.flavor_required).await?;
-        answer::access_token(&answer)
     }
 
     fn attempt_timeout(&self) -> Duration {
@@ -184,8 +355,6 @@ impl TokenSource for MetadataServer {
         "metadata-server"
     }
 }
-
-const ACCOUNTS: &str = "/computeMetadata/v1/instance/service-accounts";
 
 /// An account becomes one segment of a path: no character that could make it anything else.
 fn checked_account(account: String) -> Result<String, ConfigError> {
@@ -250,6 +419,13 @@ mod tests {
             assert_eq!(error.to_string().lines().count(), 1);
         }
         assert!(checked_account("a".repeat(321)).is_err());
+    }
+
+    #[test]
+    fn licences_are_for_the_full_format_only() {
+        let builder = || MetadataServer::builder().licenses(true);
+        assert!(builder().build().is_ok());
+        assert!(builder().standard_id_tokens().build().is_err());
     }
 
     #[test]

@@ -5,7 +5,7 @@
 
 use crate::token::request::Scopes;
 
-/// One value, `a%2Cb`.
+/// One value that is a list, `a%2Cb`.
 pub(super) fn scopes(scopes: &Scopes) -> String {
     let mut value = String::new();
     for scope in scopes.iter() {
@@ -14,6 +14,13 @@ pub(super) fn scopes(scopes: &Scopes) -> String {
         }
         encode_into(&mut value, scope);
     }
+    value
+}
+
+/// One value that is one text.
+pub(super) fn value(text: &str) -> String {
+    let mut value = String::new();
+    encode_into(&mut value, text);
     value
 }
 

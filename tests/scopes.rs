@@ -1,0 +1,274 @@
+//! Scopes that a metadata server ignores, and the universe it is in: over real sockets.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
+
+mod support;
+
+use std::time::Duration;
+
+use futures_util::FutureExt;
+use support::{FakeMds, Reply, TraceTap};
+use tower_scoped_auth::{
+    Destinations, MetadataServer, Scopes, TokenCache, TokenRequest,
+    emulator::{Emulator, Fault},
+};
+
+const READ: &str = "https://www.googleapis.com/auth/devstorage.read_only";
+const WRITE: &str = "https://www.googleapis.com/auth/devstorage.read_write";
+const CLOUD: &str = "https://www.googleapis.com/auth/cloud-platform";
+
+/// A virtual machine with these scopes: what is asked for counts for nothing.
+fn machine(scopes: &[&str]) -> Emulator {
+    let builder = Emulator::builder().honour_scopes(false);
+    builder
+        .scopes(scopes.iter().copied())
+        .start_blocking()
+        .unwrap()
+}
+
+fn verifying(endpoint: String) -> MetadataServer {
+    MetadataServer::builder()
+        .endpoint(endpoint)
+        .verify_scopes(true)
+        .build()
+        .unwrap()
+}
+
+fn impatient(source: MetadataServer) -> TokenCache {
+    let cache = TokenCache::builder(source).max_wait(Duration::from_millis(300));
+    cache.build().unwrap()
+}
+
+fn wanted(scopes: &[&str]) -> TokenRequest {
+    TokenRequest::access_token(Scopes::new(scopes).unwrap())
+}
+
+fn asked_for_scopes(mds: &Emulator) -> usize {
+    let requests = mds.requests();
+    requests
+        .iter()
+        .filter(|request| request.uri().path().ends_with("/scopes"))
+        .count()
+}
+
+#[tokio::test]
+async fn s165_missing_scopes_are_an_error_that_names_them_and_no_token_is_minted() {
+    let mds = machine(&[READ, "https://www.googleapis.com/auth/userinfo.email"]);
+    let cache = impatient(verifying(mds.endpoint()));
+    let error = cache.token(&wanted(&[READ, WRITE])).await.unwrap_err();
+    let text = error.to_string();
+    assert!(text.contains(WRITE) && !text.contains(READ), "{text}");
+    assert!(text.contains("--scopes") && !error.is_transient(), "{text}");
+    assert_eq!(mds.token_requests(), 0);
+
+    // What the machine has, and what it decides itself, goes through.
+    cache.token(&wanted(&[READ])).await.unwrap();
+    let before = asked_for_scopes(&mds);
+    cache.token(&wanted(&[])).await.unwrap();
+    assert_eq!((mds.token_requests(), asked_for_scopes(&mds)), (2, before));
+}
+
+#[tokio::test]
+async fn cloud_platform_covers_all() {
+    let mds = machine(&[CLOUD]);
+    let cache = impatient(verifying(mds.endpoint()));
+    cache.token(&wanted(&[READ, WRITE])).await.unwrap();
+    assert_eq!((asked_for_scopes(&mds), mds.token_requests()), (1, 1));
+}
+
+#[tokio::test]
+async fn a_list_that_cannot_be_had_is_an_ordinary_failed_attempt() {
+    let mds = machine(&[READ]);
+    let cache = TokenCache::new(verifying(mds.endpoint()));
+    let request = wanted(&[READ]);
+    mds.fault(Fault::status(500).on_path("/scopes"));
+    mds.fault(Fault::reset().on_path("/scopes"));
+    let token = cache.token(&request).await.unwrap();
+    assert_eq!((asked_for_scopes(&mds), mds.token_requests()), (3, 1));
+
+    // A live token is not given up for it; and the cause named.
+    mds.fault(Fault::status(503).on_path("/scopes").forever());
+    assert!(cache.invalidate(&token));
+    let error = cache.token(&request).now_or_never();
+    assert!(error.is_none(), "it waits for the next attempt, as ever");
+    while cache.status(&request).last_error().is_none() {
+        tokio::task::yield_now().await;
+    }
+    let status = cache.status(&request);
+    assert_eq!(status.last_error().unwrap().status(), Some(503));
+    assert!(
+        status
+            .last_error()
+            .unwrap()
+            .to_string()
+            .contains("its scopes")
+    );
+    mds.heal();
+    cache.token(&request).await.unwrap();
+}
+
+#[tokio::test]
+async fn scopes_that_are_given_later_are_found_without_building_anything_anew() {
+    let mds = FakeMds::start(|n| match n {
+        1 => Reply::ok(format!("{READ}\n")),
+        2 => Reply::ok(format!("{READ}\n{WRITE}\n")),
+        _ => Reply::token("tok", 3599),
+    });
+    let cache = TokenCache::new(verifying(mds.endpoint()));
+    let token = cache.token(&wanted(&[READ, WRITE])).await.unwrap();
+    assert_eq!((token.expose_secret(), mds.connections()), ("tok", 3));
+}
+
+#[tokio::test]
+async fn s042_one_limit_covers_both_exchanges() {
+    let mds = FakeMds::start(|n| {
+        let reply = match n % 2 {
+            1 => Reply::ok(format!("{READ}\n")),
+            _ => Reply::token("too late", 3599),
+        };
+        reply.after(Duration::from_millis(700))
+    });
+    let cache = TokenCache::builder(verifying(mds.endpoint()))
+        .attempt_timeout(Duration::from_secs(1))
+        .max_wait(Duration::from_millis(1_300))
+        .build()
+        .unwrap();
+    let error = cache.token(&wanted(&[READ])).await.unwrap_err();
+    assert!(error.is_timeout(), "{error}");
+    assert_eq!(mds.token_requests(), 1, "the first of the two was in time");
+}
+
+#[tokio::test]
+async fn ignored_scopes_are_one_warning_per_source_and_no_request() {
+    let (tap, _guard) = TraceTap::install();
+    let mds = machine(&[READ]);
+    let source = MetadataServer::builder()
+        .endpoint(mds.endpoint())
+        .build()
+        .unwrap();
+    let cache = TokenCache::new(source.clone());
+    cache.token(&wanted(&[])).await.unwrap();
+    assert_eq!(tap.count("WARN"), 0, "nothing was asked for");
+    for request in [wanted(&[WRITE]), wanted(&[CLOUD]), wanted(&[WRITE])] {
+        let token = cache.token(&request).await.unwrap();
+        cache.invalidate(&token);
+    }
+    TokenCache::new(source)
+        .token(&wanted(&[WRITE]))
+        .await
+        .unwrap();
+    assert_eq!(tap.count("WARN"), 1, "{}", tap.text());
+    let text = tap.text();
+    let line = text.lines().find(|line| line.contains("WARN")).unwrap();
+    assert!(
+        line.contains("verify_scopes") && line.contains(WRITE),
+        "{line}"
+    );
+    assert_eq!((asked_for_scopes(&mds), mds.connections()), (0, 5));
+}
+
+#[tokio::test]
+async fn where_scopes_count_and_where_they_are_verified_nothing_is_said() {
+    let (tap, _guard) = TraceTap::install();
+    let serverless = Emulator::builder().scopes([CLOUD]).start().await.unwrap();
+    let plain = MetadataServer::builder()
+        .endpoint(serverless.endpoint())
+        .build()
+        .unwrap();
+    TokenCache::new(plain)
+        .token(&wanted(&[READ]))
+        .await
+        .unwrap();
+    let machine = machine(&[READ]);
+    let cache = TokenCache::new(verifying(machine.endpoint()));
+    cache.token(&wanted(&[READ])).await.unwrap();
+    // Who does not say what it is, is not suspected.
+    let silent = FakeMds::healthy();
+    TokenCache::new(silent.source())
+        .token(&wanted(&[READ]))
+        .await
+        .unwrap();
+    assert_eq!(tap.count("WARN"), 0, "{}", tap.text());
+}
+
+#[tokio::test]
+async fn the_universe_is_asked_for_and_becomes_a_destination() {
+    for domain in ["googleapis.com", "apis.example.cloud"] {
+        let mds = Emulator::builder()
+            .universe_domain(domain)
+            .start()
+            .await
+            .unwrap();
+        let source = MetadataServer::builder()
+            .endpoint(mds.endpoint())
+            .build()
+            .unwrap();
+        let found = source.universe_domain().await.unwrap();
+        assert_eq!(found, domain);
+        Destinations::universe(&found).unwrap();
+        assert_eq!(
+            mds.requests()[0].uri(),
+            "/computeMetadata/v1/universe/universe-domain"
+        );
+    }
+}
+
+#[tokio::test]
+async fn no_universe_is_the_default_one_and_trouble_is_an_error_each_time() {
+    let mds = Emulator::builder()
+        .universe_domain("apis.example.cloud")
+        .start()
+        .await
+        .unwrap();
+    let source = MetadataServer::builder()
+        .endpoint(mds.endpoint())
+        .build()
+        .unwrap();
+    let universe = "/universe-domain";
+    mds.fault(Fault::status(404).on_path(universe));
+    mds.fault(Fault::body("").on_path(universe));
+    mds.fault(Fault::body("\n").on_path(universe));
+    for _ in 0..3 {
+        assert_eq!(source.universe_domain().await.unwrap(), "googleapis.com");
+    }
+    mds.fault(Fault::status(503).on_path(universe));
+    mds.fault(Fault::cut_in_head().on_path(universe));
+    mds.fault(Fault::without_flavor().on_path(universe));
+    mds.fault(Fault::body("<html>portal</html>").on_path(universe));
+    let mut errors = Vec::new();
+    for _ in 0..4 {
+        errors.push(source.universe_domain().await.unwrap_err());
+    }
+    assert_eq!(errors[0].status(), Some(503));
+    assert!(errors[1].is_connect() && errors[2].is_response() && errors[3].is_response());
+    assert!(!errors[3].to_string().contains("portal"));
+    assert_eq!(
+        source.universe_domain().await.unwrap(),
+        "apis.example.cloud"
+    );
+}
+
+#[test]
+fn s042_s091_the_universe_is_asked_for_within_three_seconds_and_in_a_runtime() {
+    let mds = Emulator::builder().start_blocking().unwrap();
+    let source = MetadataServer::builder()
+        .endpoint(mds.endpoint())
+        .build()
+        .unwrap();
+    let error = source
+        .universe_domain()
+        .now_or_never()
+        .unwrap()
+        .unwrap_err();
+    assert!(error.to_string().contains("Tokio runtime"), "{error}");
+    mds.fault(Fault::hang().on_every_path());
+    let runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = { runtime }.enable_all().build().unwrap();
+    let error = runtime.block_on(source.universe_domain()).unwrap_err();
+    assert!(error.is_timeout(), "{error}");
+}
