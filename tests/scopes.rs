@@ -16,6 +16,7 @@ use support::{FakeMds, Reply, TraceTap};
 use tower_scoped_auth::{
     Destinations, MetadataServer, Scopes, TokenCache, TokenRequest,
     emulator::{Emulator, Fault},
+    test_util::TestClock,
 };
 
 const READ: &str = "https://www.googleapis.com/auth/devstorage.read_only";
@@ -84,32 +85,35 @@ async fn cloud_platform_covers_all() {
 #[tokio::test]
 async fn a_list_that_cannot_be_had_is_an_ordinary_failed_attempt() {
     let mds = machine(&[READ]);
-    let cache = TokenCache::new(verifying(mds.endpoint()));
+    let source = verifying(mds.endpoint());
+    let cache = TokenCache::builder(source)
+        .clock(TestClock::new())
+        .build()
+        .unwrap();
     let request = wanted(&[READ]);
     mds.fault(Fault::status(500).on_path("/scopes"));
     mds.fault(Fault::reset().on_path("/scopes"));
     let token = cache.token(&request).await.unwrap();
     assert_eq!((asked_for_scopes(&mds), mds.token_requests()), (3, 1));
 
-    // A live token is not given up for it; and the cause named.
+    // A refresh that fails for it costs no live token, and says what failed.
     mds.fault(Fault::status(503).on_path("/scopes").forever());
-    assert!(cache.invalidate(&token));
-    let error = cache.token(&request).now_or_never();
-    assert!(error.is_none(), "it waits for the next attempt, as ever");
+    tokio::time::pause();
+    tokio::time::advance(Duration::from_secs(3_500)).await;
+    tokio::time::resume();
     while cache.status(&request).last_error().is_none() {
+        let live = cache
+            .token(&request)
+            .now_or_never()
+            .expect("at once")
+            .unwrap();
+        assert_eq!(live.expose_secret(), token.expose_secret());
         tokio::task::yield_now().await;
     }
     let status = cache.status(&request);
-    assert_eq!(status.last_error().unwrap().status(), Some(503));
-    assert!(
-        status
-            .last_error()
-            .unwrap()
-            .to_string()
-            .contains("its scopes")
-    );
-    mds.heal();
-    cache.token(&request).await.unwrap();
+    let error = status.last_error().unwrap();
+    assert_eq!(error.status(), Some(503));
+    assert!(error.to_string().contains("its scopes"), "{error}");
 }
 
 #[tokio::test]
