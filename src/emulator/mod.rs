@@ -120,8 +120,8 @@ impl Emulator {
 
     /// The keys to verify ID tokens with, as a JWK set (RFC 7517).
     ///
-    /// There is one RSA key, made when first needed, which takes about a tenth of a second; no two
-    /// emulators share it.
+    /// There is one RSA key, which no two emulators share. It is made when first needed: by a request
+    /// for an ID token, which then takes about a tenth of a second of a processor longer, or here.
     pub fn jwks(&self) -> String {
         self.shared.routes.jwks()
     }

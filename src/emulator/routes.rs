@@ -62,8 +62,16 @@ impl Routes {
         }
     }
 
+    /// Makes what an answer to this request needs and what takes time to make.
+    pub(super) fn prepare(&self, head: &Head) {
+        let audience = parameter(head.uri.query(), "audience");
+        if self.kind(head) == Kind::Identity && audience.is_some() {
+            self.key();
+        }
+    }
+
     /// Makes it if there is none yet.
-    pub(super) fn key(&self) -> Option<&Key> {
+    fn key(&self) -> Option<&Key> {
         self.key.get_or_init(Key::generate).as_ref()
     }
 

@@ -224,10 +224,8 @@ impl Connection {
 
     fn usual(&self, head: &Head) -> Answer {
         let routes = &self.shared.routes;
-        if routes.kind(head) == Kind::Identity {
-            // Made before the lock is taken: whoever only wants to count need not wait for it.
-            routes.key();
-        }
+        // Before the lock is taken: whoever only wants to count need not wait for it.
+        routes.prepare(head);
         let mint = &mut self.shared.lock().mint;
         routes.answer(head, mint, Instant::now(), SystemTime::now())
     }
