@@ -7,8 +7,10 @@ use std::{fmt, sync::Arc};
 use tower_layer::Layer;
 
 use crate::{
+    config_error::ConfigError,
     destination::Destinations,
     policy::Policy,
+    quota_project::QuotaProject,
     service::ScopedAuth,
     token::{
         cache::TokenCache,
@@ -28,14 +30,15 @@ use crate::{
 /// either.
 ///
 /// A request may bring its own choice: [`Scopes`] or an [`Audience`] in its extensions override the
-/// layer's (if both are there, the scopes count). `reqwest` does not show a request's extensions;
-/// with it, use a layer per choice, from one cache.
+/// layer's (if both are there, the scopes count). `reqwest` does not show its requests' extensions:
+/// see [per request](crate#per-request).
 #[derive(Clone)]
 pub struct ScopedAuthLayer {
     cache: TokenCache,
     request: TokenRequest,
     destinations: Destinations,
     replace_authorization: bool,
+    quota_project: Option<QuotaProject>,
 }
 
 impl ScopedAuthLayer {
@@ -51,6 +54,7 @@ impl ScopedAuthLayer {
             request: TokenRequest::access_token(Scopes::default()),
             destinations: Destinations::default(),
             replace_authorization: false,
+            quota_project: None,
         }
     }
 
@@ -74,6 +78,33 @@ impl ScopedAuthLayer {
         self
     }
 
+    /// Names the project that is billed and whose quota is used: `x-goog-user-project`, its id or its
+    /// number.
+    ///
+    /// It goes out together with the token, and only with it: never to other destinations, nor with
+    /// a caller's own `Authorization`. A request's own `x-goog-user-project` is kept.
+    ///
+    /// # Errors
+    ///
+    /// It is empty, or has a character that no project has.
+    pub fn quota_project(mut self, project: impl AsRef<str>) -> Result<Self, ConfigError> {
+        self.quota_project = Some(QuotaProject::new("quota project", project.as_ref())?);
+        Ok(self)
+    }
+
+    /// Like [`quota_project`](Self::quota_project), with the project in `GOOGLE_CLOUD_QUOTA_PROJECT`
+    /// if that is set, and no project was named before. The environment is read here, once.
+    ///
+    /// # Errors
+    ///
+    /// The variable is set to something that names no project; the empty string is an error as well.
+    pub fn quota_project_from_env(mut self) -> Result<Self, ConfigError> {
+        if self.quota_project.is_none() {
+            self.quota_project = QuotaProject::from_env()?;
+        }
+        Ok(self)
+    }
+
     /// Replaces an `Authorization` header that a request brings along, where it would be kept.
     pub fn replace_authorization(mut self) -> Self {
         self.replace_authorization = true;
@@ -90,6 +121,7 @@ impl<S> Layer<S> for ScopedAuthLayer {
             &self.request,
             self.destinations.clone(),
             self.replace_authorization,
+            self.quota_project.clone(),
         );
         ScopedAuth::new(inner, Arc::new(policy))
     }
@@ -97,11 +129,13 @@ impl<S> Layer<S> for ScopedAuthLayer {
 
 impl fmt::Debug for ScopedAuthLayer {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let project = self.quota_project.as_ref().map(QuotaProject::as_str);
         f.debug_struct("ScopedAuthLayer")
             .field("cache", &self.cache)
             .field("request", &self.request)
             .field("destinations", &self.destinations)
             .field("replace_authorization", &self.replace_authorization)
+            .field("quota_project", &project)
             .finish()
     }
 }

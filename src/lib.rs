@@ -89,8 +89,33 @@
 //! # Per request
 //!
 //! [`Scopes`] or an [`Audience`] in the extensions of an `http::Request` override the layer's choice.
-//! reqwest does not show its requests' extensions; there, use a layer per choice
-//! [from one cache](ScopedAuthLayer::from_cache).
+//! reqwest does not show its requests' extensions (0.13). There, use a layer per choice
+//! [from one cache](ScopedAuthLayer::from_cache), or give the layer requests of `http`, which become
+//! reqwest's further in (with feature `filter` of tower):
+//!
+#![cfg_attr(feature = "reqwest", doc = "```no_run")]
+#![cfg_attr(not(feature = "reqwest"), doc = "```ignore")]
+//! use tower::{BoxError, ServiceBuilder, ServiceExt};
+//! use tower_scoped_auth::{Audience, Destinations, MetadataServer, ScopedAuthLayer};
+//!
+//! # async fn example() -> Result<(), BoxError> {
+//! let auth = ScopedAuthLayer::new(MetadataServer::new())
+//!     .audience(Audience::per_origin())
+//!     .destinations(Destinations::only(["https://*.run.app"])?);
+//! let client = ServiceBuilder::new()
+//!     .layer(auth)
+//!     .filter(|request: http::Request<reqwest::Body>| {
+//!         reqwest::Request::try_from(request).map_err(BoxError::from)
+//!     })
+//!     .service(reqwest::Client::new());
+//!
+//! let request = http::Request::get("https://my-service-abc.a.run.app/")
+//!     .extension(Audience::new("an audience of its own")?)
+//!     .body(reqwest::Body::default())?;
+//! let response = client.oneshot(request).await?;
+//! # Ok(())
+//! # }
+//! ```
 //!
 //! # Errors
 //!
@@ -136,6 +161,7 @@ mod error;
 mod future;
 mod layer;
 mod policy;
+mod quota_project;
 mod request;
 mod retry;
 mod service;

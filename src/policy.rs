@@ -13,6 +13,7 @@ use http::{
 use crate::{
     destination::{self, Destinations, Verdict},
     error::{AuthError, Kind},
+    quota_project::QuotaProject,
     request::sealed::Outgoing,
     token::{
         cache::TokenCache,
@@ -27,6 +28,7 @@ pub(crate) struct Policy {
     cache: TokenCache,
     destinations: Destinations,
     replace_authorization: bool,
+    quota_project: Option<QuotaProject>,
     choice: Choice,
 }
 
@@ -81,6 +83,7 @@ impl Policy {
         request: &TokenRequest,
         destinations: Destinations,
         replace_authorization: bool,
+        quota_project: Option<QuotaProject>,
     ) -> Self {
         let choice = match request.check() {
             Ok(()) => Choice::Fixed(cache.supply(request)),
@@ -90,6 +93,7 @@ impl Policy {
             cache,
             destinations,
             replace_authorization,
+            quota_project,
             choice,
         }
     }
@@ -110,6 +114,9 @@ impl Policy {
         let headers = request.headers_mut();
         let previous = headers.try_insert(AUTHORIZATION, stamp.header());
         if matches!(previous, Ok(None)) || self.replace_authorization && previous.is_ok() {
+            if let Some(project) = &self.quota_project {
+                project.put(headers);
+            }
             return Some(Watch { stamp, asker });
         }
         put_back(headers, previous);
@@ -141,6 +148,10 @@ impl Policy {
             Wanted::Usual(supply) => supply.stamp(supply.now(), Some(asker)),
             Wanted::Other(request) => self.cache.stamp(request, asker),
         };
+        // A request that waits goes out with a token or not at all.
+        if let Some(project) = &self.quota_project {
+            project.put(request.headers_mut());
+        }
         match stamp.map(|stamp| Watch::put(request.headers_mut(), stamp, asker)) {
             Some(Ok(watch)) => Decision::Stamped(watch),
             Some(Err(full)) => Decision::Refuse(full),
