@@ -4,6 +4,8 @@
 //! no retries, no clock. It may know [`crate::token::request`] and [`crate::token::value`], and
 //! nothing of slots, layers or HTTP requests on their way out.
 
+#[cfg(any(feature = "metadata", feature = "token-file"))]
+mod jwt;
 #[cfg(feature = "metadata")]
 mod jwt;
 #[cfg(feature = "metadata")]
