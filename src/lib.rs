@@ -133,6 +133,8 @@
 //! | feature | default | brings |
 //! | --- | --- | --- |
 //! | `metadata` | yes | [`MetadataServer`] |
+//! | `token-file` | yes | [`sources::TokenFile`] |
+//! | `gcloud` | | `sources::GcloudCli` |
 //! | `reqwest` | | the layer around `reqwest::Client` |
 //! | `emulator` | | `emulator`: a metadata server in-process |
 //! | `test-util` | | `test_util`: a clock that tests can move |
@@ -165,7 +167,7 @@ mod quota_project;
 mod request;
 mod retry;
 mod service;
-mod sources;
+pub mod sources;
 #[cfg(feature = "test-util")]
 pub mod test_util;
 mod token;
@@ -179,7 +181,7 @@ pub use request::{AuthRequest, AuthResponse};
 pub use retry::RetryUnauthorized;
 pub use service::ScopedAuth;
 #[cfg(feature = "metadata")]
-pub use sources::metadata::{MetadataServer, MetadataServerBuilder};
+pub use sources::{MetadataServer, MetadataServerBuilder};
 pub use token::{
     cache::{TokenCache, TokenCacheBuilder},
     clock::Clock,

@@ -11,6 +11,7 @@ use zeroize::{Zeroize, Zeroizing};
 
 use crate::{
     error::{AuthError, Kind},
+    sources::plain::is_b64token,
     token::value::Token,
 };
 
@@ -23,9 +24,6 @@ struct AccessToken<'a> {
     #[serde(borrow)]
     token_type: Option<Cow<'a, str>>,
 }
-
-/// Real ones have about 1,000 characters.
-const LONGEST_TOKEN: usize = 8_192;
 
 /// No access token lives longer; an answer that says so is taken to mean this.
 const LONGEST_LIFE: u64 = 24 * 3600;
@@ -84,15 +82,6 @@ fn unescaped(json: &str) -> Option<Zeroizing<String>> {
         }
     }
     Some(text)
-}
-
-/// RFC 6750, section 2.1: `1*( ALPHA / DIGIT / "-" / "." / "_" / "~" / "+" / "/" ) *"="`.
-fn is_b64token(text: &str) -> bool {
-    let body = text.trim_end_matches('=');
-    let allowed = |byte: u8| {
-        byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'+' | b'/')
-    };
-    !body.is_empty() && text.len() <= LONGEST_TOKEN && body.bytes().all(allowed)
 }
 
 /// Whole seconds above zero, from the JSON text of a number, or of a string of digits.
