@@ -7,6 +7,7 @@
 #![allow(dead_code, unused_imports, unreachable_pub)]
 
 pub mod fake_mds;
+pub mod folder;
 pub mod inner;
 pub mod script;
 pub mod trace;
@@ -17,6 +18,7 @@ use tower_scoped_auth::{AuthError, ScopedAuth};
 
 pub use self::{
     fake_mds::{FakeMds, Reply},
+    folder::Folder,
     inner::Inner,
     script::{Answer, Script},
     trace::TraceTap,
