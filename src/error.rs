@@ -154,6 +154,16 @@ impl AuthError {
         Self::new(Kind::Source, "the token went away before it could be used")
     }
 
+    /// For a failure that was put together from others.
+    pub(crate) fn with_retry_after(self, retry_after: Option<Duration>) -> Self {
+        Self::build(
+            self.failure.kind,
+            self.failure.message.clone(),
+            retry_after,
+            None,
+        )
+    }
+
     pub(crate) fn with_attempts(mut self, attempts: u32) -> Self {
         self.attempts = attempts;
         self

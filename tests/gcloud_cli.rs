@@ -21,10 +21,10 @@ use std::{
     path::PathBuf,
     process::{Command, Stdio},
     sync::LazyLock,
-    time::{Duration, SystemTime, UNIX_EPOCH},
+    time::Duration,
 };
 
-use support::{BUCKET, Folder, Inner, TraceTap, send};
+use support::{BUCKET, Folder, Inner, TraceTap, jwt_for, send};
 use tokio::time::{Instant, sleep, timeout};
 use tower::Layer;
 use tower_scoped_auth::{
@@ -163,30 +163,6 @@ fn id(audience: &str) -> TokenRequest {
     TokenRequest::id_token(Audience::new(audience).unwrap())
 }
 
-/// `{"alg":"RS256"}`, `{"exp":...}` and a signature that nobody looks at.
-fn jwt(exp: u64) -> String {
-    const ALPHABET: &[u8; 64] = b"ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-_";
-    let encode = |text: &str| {
-        let mut encoded = String::new();
-        for chunk in text.as_bytes().chunks(3) {
-            let mut group = [0; 3];
-            group[..chunk.len()].copy_from_slice(chunk);
-            let bits = u32::from_be_bytes([0, group[0], group[1], group[2]]);
-            for at in 0..=chunk.len() {
-                encoded.push(char::from(ALPHABET[(bits >> (18 - 6 * at)) as usize & 63]));
-            }
-        }
-        encoded
-    };
-    let (header, claims) = (r#"{"alg":"RS256"}"#, format!(r#"{{"exp":{exp}}}"#));
-    format!("{}.{}.c2ln", encode(header), encode(&claims))
-}
-
-fn in_an_hour() -> u64 {
-    let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap();
-    now.as_secs() + 3600
-}
-
 #[tokio::test]
 async fn an_access_token_is_stamped() {
     let gcloud = StandIn::new("good");
@@ -237,14 +213,11 @@ async fn scopes_and_accounts_are_handed_on() {
 #[tokio::test]
 async fn an_id_token_lives_until_its_exp() {
     let gcloud = StandIn::new("good");
-    let exp = in_an_hour();
-    fs::write(gcloud.folder.join("jwt"), jwt(exp) + "\n").unwrap();
+    let token = jwt_for(3600, "1");
+    fs::write(gcloud.folder.join("jwt"), format!("{token}\n")).unwrap();
     let request = id("https://my-service.a.run.app");
     let cache = TokenCache::new(gcloud.source());
-    assert_eq!(
-        cache.token(&request).await.unwrap().expose_secret(),
-        jwt(exp)
-    );
+    assert_eq!(cache.token(&request).await.unwrap().expose_secret(), token);
     let left = cache.status(&request).expires_in().unwrap();
     assert!((3500..=3600).contains(&left.as_secs()), "{left:?}");
     assert_eq!(

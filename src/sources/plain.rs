@@ -5,7 +5,11 @@
 pub(super) const LONGEST_TOKEN: usize = 8_192;
 
 /// The token in `bytes`, without the white space around it.
-#[cfg(any(feature = "token-file", feature = "gcloud"))]
+#[cfg(any(
+    feature = "token-file",
+    feature = "gcloud",
+    feature = "google-cloud-auth"
+))]
 pub(super) fn token(bytes: &[u8]) -> Result<&str, &'static str> {
     let trimmed = bytes.trim_ascii();
     if trimmed.is_empty() {

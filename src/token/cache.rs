@@ -162,7 +162,7 @@ impl TokenCache {
         let supplies = self.inner.supplies.load();
         let glance = supplies.get(request).map(|supply| supply.slot().glance());
         let fetcher = &self.inner.fetcher;
-        TokenStatus::new(glance, fetcher.source_name, fetcher.clock.now())
+        TokenStatus::new(glance, fetcher.source.active(), fetcher.clock.now())
     }
 
     /// Keeps the token for `request` fresh without traffic, for as long as it is polled.

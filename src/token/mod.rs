@@ -27,13 +27,14 @@
 //! | [`supply`] | how one attempt runs as a task | who asked, and why |
 //! | [`wait`] | a waiting request's timer | what it is waiting for |
 //! | [`cache`], [`keep_fresh`], [`status`] | one supply per request | HTTP requests, destinations |
-//! | [`source`] | the question a source answers | everything above |
+//! | [`source`], [`from_service`] | the question a source answers | everything above |
 //! | [`events`] | what the log says | secrets |
 
 pub(crate) mod cache;
 pub(crate) mod clock;
 pub(crate) mod current;
 mod events;
+mod from_service;
 mod keep_fresh;
 pub(crate) mod lease;
 pub(crate) mod request;
@@ -48,3 +49,6 @@ mod sync;
 pub(crate) mod value;
 pub(crate) mod wait;
 mod waiters;
+
+#[cfg(feature = "token-file")]
+pub(crate) use schedule::LEAD;

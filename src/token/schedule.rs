@@ -114,7 +114,7 @@ fn expiry(token: &Token, sent: Moment) -> Moment {
             let left = wall.saturating_sub(sent.wall).clamp(0, nanos(at_most));
             Moment {
                 mono: sent.mono.saturating_add(left),
-                wall,
+                wall: wall.min(sent.wall.saturating_add(left)),
             }
         }
     }

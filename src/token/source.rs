@@ -6,6 +6,7 @@
 
 use std::{fmt, future::Future, pin::Pin, time::Duration};
 
+pub use super::from_service::{FromService, from_service};
 use super::{request::TokenRequest, value::Token};
 use crate::error::{AuthError, BoxError};
 
@@ -55,6 +56,14 @@ pub trait TokenSource: Send + Sync + 'static {
     /// Read once, when the cache is built.
     fn name(&self) -> &'static str {
         "custom"
+    }
+
+    /// The [`name`](Self::name) of the source that answers at the moment, for a source made of
+    /// several others. Default: its own.
+    ///
+    /// Read whenever [`TokenCache::status`](crate::TokenCache::status) is.
+    fn active(&self) -> &'static str {
+        self.name()
     }
 }
 
@@ -126,6 +135,10 @@ impl<T: TokenSource + ?Sized> TokenSource for std::sync::Arc<T> {
     fn name(&self) -> &'static str {
         T::name(self)
     }
+
+    fn active(&self) -> &'static str {
+        T::active(self)
+    }
 }
 
 /// What [`DynSource::fetch`] returns.
@@ -134,6 +147,8 @@ pub(crate) type Fetching<'a> = Pin<Box<dyn Future<Output = Result<Token, AuthErr
 /// `TokenSource` as an object: one box per fetch, about one an hour.
 pub(crate) trait DynSource: Send + Sync {
     fn fetch(&self, request: TokenRequest) -> Fetching<'_>;
+
+    fn active(&self) -> &'static str;
 }
 
 impl<T: TokenSource> DynSource for T {
@@ -142,5 +157,9 @@ impl<T: TokenSource> DynSource for T {
             let result = TokenSource::fetch(self, request).await;
             result.map_err(|error| AuthError::from_source(error.into()))
         })
+    }
+
+    fn active(&self) -> &'static str {
+        TokenSource::active(self)
     }
 }

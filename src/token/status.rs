@@ -118,6 +118,8 @@ impl TokenStatus {
     }
 
     /// The name of the source, such as `"metadata-server"`.
+    ///
+    /// Of several sources (`sources::FirstOf`), the one that was found to answer.
     pub fn source(&self) -> &str {
         self.source
     }

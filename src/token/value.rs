@@ -72,7 +72,7 @@ impl Token {
 
     /// Like [`expiring_at`](Self::expiring_at), and no longer than `longest` from the moment its
     /// request was sent.
-    #[cfg_attr(not(feature = "metadata"), allow(dead_code))]
+    #[cfg(any(feature = "metadata", feature = "token-file"))]
     pub(crate) fn expiring_within(
         secret: impl Into<String>,
         expiry: SystemTime,

@@ -9,6 +9,7 @@
 pub mod fake_mds;
 pub mod folder;
 pub mod inner;
+pub mod jwt;
 pub mod script;
 pub mod trace;
 
@@ -20,6 +21,7 @@ pub use self::{
     fake_mds::{FakeMds, Reply},
     folder::Folder,
     inner::Inner,
+    jwt::{jwt, jwt_for},
     script::{Answer, Script},
     trace::TraceTap,
 };

@@ -1,0 +1,154 @@
+//! `google-cloud-auth`'s credentials as token sources, each as it is.
+
+use std::time::Duration;
+
+use google_cloud_auth::{
+    credentials::{
+        AccessTokenCredentials, CacheableResource, Credentials, idtoken::IDTokenCredentials,
+    },
+    errors::CredentialsError,
+};
+use http::header::AUTHORIZATION;
+
+use super::told;
+use crate::{
+    error::{AuthError, Kind},
+    sources::{caught::caught, jwt, plain},
+    token::{request::TokenRequest, source::TokenSource, value::Token},
+};
+
+/// How long a token is used whose expiry is not known.
+///
+/// It has not expired when it is handed out, and has 240 s left if all is well there; after minutes
+/// of failed refreshes it may have one. Asking costs a look into their cache.
+const OPAQUE_LIFE: Duration = Duration::from_secs(10);
+
+/// Scopes were decided when the credentials were built: what a request asks for is not compared.
+///
+/// An opaque token is used for 10 s before the credentials are asked again (their cache answers): they
+/// do not say when it expires. A token that is a JWT lives until its `exp`.
+impl TokenSource for AccessTokenCredentials {
+    type Error = AuthError;
+
+    async fn fetch(&self, request: TokenRequest) -> Result<Token, AuthError> {
+        wants_access_token(&request)?;
+        let fetch = async { access_token(self.access_token().await.map_err(failed)?.token) };
+        caught(fetch, told::panicked).await
+    }
+
+    fn name(&self) -> &'static str {
+        NAME
+    }
+}
+
+/// Scopes were decided when the credentials were built: what a request asks for is not compared.
+///
+/// Of the headers they make, the `Authorization` is taken, and nothing else: a quota project is set
+/// on the layer. API keys, which make no such header, are refused.
+impl TokenSource for Credentials {
+    type Error = AuthError;
+
+    async fn fetch(&self, request: TokenRequest) -> Result<Token, AuthError> {
+        wants_access_token(&request)?;
+        let fetch = async {
+            let headers = self
+                .headers(http::Extensions::new())
+                .await
+                .map_err(failed)?;
+            let CacheableResource::New { data: headers, .. } = headers else {
+                return Err(unusable("they claim that it was handed out before"));
+            };
+            let value = headers
+                .get(AUTHORIZATION)
+                .and_then(|value| value.to_str().ok());
+            let Some(value) = value else {
+                return Err(unusable(
+                    "they make no Authorization header (API keys do not)",
+                ));
+            };
+            match value.strip_prefix("Bearer ") {
+                Some(token) => access_token(token.to_owned()),
+                None => Err(unusable("it is not a bearer token")),
+            }
+        };
+        caught(fetch, told::panicked).await
+    }
+
+    fn name(&self) -> &'static str {
+        NAME
+    }
+}
+
+/// The audience was decided when the credentials were built: what a request asks for is not compared.
+impl TokenSource for IDTokenCredentials {
+    type Error = AuthError;
+
+    async fn fetch(&self, request: TokenRequest) -> Result<Token, AuthError> {
+        if request.audience().is_none() {
+            let reason =
+                "these google-cloud-auth credentials make ID tokens: give the layer an audience";
+            return Err(AuthError::new(Kind::Request, reason));
+        }
+        let fetch = async { id_token(self.id_token().await.map_err(failed)?) };
+        caught(fetch, told::panicked).await
+    }
+
+    fn name(&self) -> &'static str {
+        NAME
+    }
+}
+
+pub(super) const NAME: &str = "google-cloud-auth";
+
+fn wants_access_token(request: &TokenRequest) -> Result<(), AuthError> {
+    if request.scopes().is_some() {
+        return Ok(());
+    }
+    let reason = "these google-cloud-auth credentials make access tokens: \
+                  for an audience, use IDTokenCredentials";
+    Err(AuthError::new(Kind::Request, reason))
+}
+
+fn access_token(text: String) -> Result<Token, AuthError> {
+    check(&text)?;
+    match jwt::expiry(&text) {
+        // As a service account's key makes them.
+        Ok(expiry) => Ok(Token::expiring_at(text, expiry)),
+        Err(jwt::Fault::NotJwt | jwt::Fault::NoExpiry) => Ok(Token::new(text, OPAQUE_LIFE)),
+        Err(jwt::Fault::BadExpiry) => Err(unusable("its exp is not a date")),
+    }
+}
+
+fn id_token(text: String) -> Result<Token, AuthError> {
+    check(&text)?;
+    match jwt::expiry(&text) {
+        Ok(expiry) => Ok(Token::expiring_at(text, expiry)),
+        Err(jwt::Fault::NotJwt) => Err(unusable("it is not a JWT")),
+        Err(jwt::Fault::NoExpiry | jwt::Fault::BadExpiry) => {
+            Err(unusable("it does not say when it expires (exp)"))
+        }
+    }
+}
+
+fn check(text: &str) -> Result<(), AuthError> {
+    match plain::token(text.as_bytes()) {
+        Ok(token) if token.len() == text.len() => Ok(()),
+        Ok(_) => Err(unusable("it has white space around it")),
+        Err(reason) => Err(unusable(reason)),
+    }
+}
+
+fn unusable(reason: &str) -> AuthError {
+    let reason = format!("the token that google-cloud-auth handed out is not usable: {reason}");
+    AuthError::new(Kind::Response, reason)
+}
+
+fn failed(error: CredentialsError) -> AuthError {
+    let advice = if error.is_transient() {
+        ""
+    } else {
+        " (such credentials have given up: build new ones, or use sources::application_default)"
+    };
+    let reason = format!("google-cloud-auth: {}{advice}", told::words(&error));
+    AuthError::new(Kind::Source, reason)
+}
