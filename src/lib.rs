@@ -133,8 +133,9 @@
 //! | feature | default | brings |
 //! | --- | --- | --- |
 //! | `metadata` | yes | [`MetadataServer`] |
-//! | `token-file` | yes | [`sources::TokenFile`] |
+//! | `token-file` | yes | `sources::TokenFile` |
 //! | `gcloud` | | `sources::GcloudCli` |
+//! | `google-cloud-auth` | | `sources::application_default`, and Google's credentials as sources |
 //! | `reqwest` | | the layer around `reqwest::Client` |
 //! | `emulator` | | `emulator`: a metadata server in-process |
 //! | `test-util` | | `test_util`: a clock that tests can move |

@@ -369,10 +369,7 @@ async fn a_service_is_made_ready_and_then_called() {
 #[tokio::test]
 async fn what_a_service_fails_with_is_passed_on() {
     let source = source::from_service(Strict::new());
-    let cache = waiting(source.clone())
-        .max_wait(Duration::from_millis(50))
-        .build()
-        .unwrap();
+    let cache = waiting(source.clone(), Duration::from_millis(50));
     let error = cache.token(&scoped("sick")).await.unwrap_err();
     assert!(is_unwell(&error), "{error:?}");
     assert!(source.fetch(any()).await.is_ok());
@@ -400,7 +397,7 @@ async fn what_a_service_fails_with_is_passed_on() {
         let refuses = refuses.clone();
         async move { refuses.fetch(request).await }
     });
-    let cache = TokenCache::builder(source::from_service(service), Duration::from_millis(50));
+    let cache = waiting(source::from_service(service), Duration::from_millis(50));
     assert!(!cache.token(&any()).await.unwrap_err().is_transient());
 }
 
