@@ -200,3 +200,7 @@ pub use token::{
 ))]
 #[doc = include_str!("../README.md")]
 struct ReadmeDoctests;
+
+#[cfg(all(doctest, feature = "metadata", feature = "gcloud"))]
+#[doc = include_str!("../docs/sources.md")]
+struct SourcesDoctests;
