@@ -88,7 +88,7 @@ fn waiting(source: impl TokenSource, max_wait: Duration) -> TokenCache {
 
 // Fixed
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_fixed_token_answers_everything() {
     let inner = Inner::new();
     let client = ScopedAuthLayer::new(Fixed::new("constant")).layer(inner.clone());
@@ -105,7 +105,7 @@ async fn a_fixed_token_answers_everything() {
     assert!(!format!("{:?}", Fixed::new("constant")).contains("constant"));
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_fixed_token_for_one_request_refuses_others() {
     let cache = cached(Fixed::new("constant").only(scoped("a")));
     assert!(cache.token(&scoped("a")).await.is_ok());
@@ -117,7 +117,7 @@ async fn a_fixed_token_for_one_request_refuses_others() {
     assert!(!error.is_transient(), "{error}");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn a_fixed_token_can_end() {
     let past = SystemTime::now() - seconds(1);
     let cache = waiting(
@@ -231,7 +231,7 @@ async fn each_has_its_own_time() {
     assert!(TokenCache::builder(many).build().is_ok());
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn one_that_panics_is_one_that_fails() {
     let panics = source::from_fn(|_| async {
         assert!(future::ready(false).await, "boom");
@@ -268,7 +268,7 @@ async fn two_searches_agree() {
     assert_eq!(cache.status(&any()).source(), "second");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn inside_each_other_the_innermost_is_shown() {
     let inside = FirstOf::new(fails("down").0).or(answers("up").0);
     let sources = Arc::new(FirstOf::new(fails("out").0).or(inside));
@@ -366,7 +366,7 @@ async fn a_service_is_made_ready_and_then_called() {
     assert_eq!(cache.status(&any()).source(), "service");
 }
 
-#[tokio::test]
+#[tokio::test(start_paused = true)]
 async fn what_a_service_fails_with_is_passed_on() {
     let source = source::from_service(Strict::new());
     let cache = waiting(source.clone(), Duration::from_millis(50));
