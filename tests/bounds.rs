@@ -499,7 +499,9 @@ fn s172_a_thousand_million_warm_requests_grow_nothing() {
     let client = ScopedAuthLayer::new(mds.source()).layer(Echo);
     let runtime = tokio::runtime::Builder::new_current_thread();
     let runtime = { runtime }.enable_all().build().unwrap();
-    runtime.block_on(client.clone().oneshot(get(BUCKET))).unwrap();
+    runtime
+        .block_on(client.clone().oneshot(get(BUCKET)))
+        .unwrap();
     let round = || {
         std::thread::scope(|scope| {
             let threads = [0; THREADS].map(|_| scope.spawn(|| soak(client.clone(), ROUND)));

@@ -11,6 +11,7 @@ pub mod fake_mds;
 pub mod inner;
 pub mod script;
 pub mod trace;
+pub mod troubles;
 
 use http::Request;
 use tower::{BoxError, Service, ServiceExt};
