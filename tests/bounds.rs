@@ -215,6 +215,31 @@ fn s083_ten_thousand_layers() {
 }
 
 #[test]
+fn s087_a_hundred_runtimes_leave_no_thread() {
+    let _alone = alone();
+    let mds = FakeMds::healthy();
+    let client: ScopedAuth<Sink> = ScopedAuthLayer::new(mds.source()).layer(Sink);
+    let runtimes = |count: usize| {
+        for number in 0..count {
+            let runtime = match number % 2 {
+                0 => tokio::runtime::Builder::new_current_thread(),
+                _ => tokio::runtime::Builder::new_multi_thread(),
+            };
+            let runtime = { runtime }.enable_all().build().unwrap();
+            runtime.block_on(send_one(&client));
+        }
+    };
+    runtimes(2);
+    while mds.open() > 0 {
+        std::thread::yield_now();
+    }
+    let held = resources();
+    runtimes(100);
+    assert_released(held);
+    assert_eq!(mds.token_requests(), 1);
+}
+
+#[test]
 fn s166_ten_thousand_scope_sets_in_ten_seconds() {
     let _alone = alone();
     paused(async {

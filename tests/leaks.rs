@@ -462,6 +462,17 @@ async fn s143_the_secret_is_in_that_header_only() {
     headers.remove(AUTHORIZATION);
     assert!(headers.is_empty());
     assert_clean("the URI", &seen.uri.to_string());
+
+    // Nothing is left in extensions either, on the way out or back, cold or warm.
+    let extensions = tower::service_fn(|request: Request<()>| {
+        assert!(request.extensions().is_empty());
+        std::future::ready(Ok::<_, Infallible>(Response::new(())))
+    });
+    let client = ScopedAuthLayer::from_cache(cache(secret_source())).layer(extensions);
+    for _ in 0..2 {
+        let response = client.clone().oneshot(get(BUCKET)).await.unwrap();
+        assert!(response.extensions().is_empty() && response.headers().is_empty());
+    }
 }
 
 #[tokio::test(start_paused = true)]
