@@ -94,7 +94,7 @@ async fn all_heal(attempt: Duration, trouble: Duration) {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mds = FakeMds::start_on(listener, 2, good);
         heals("reset at once", mds.source(), attempt, Duration::ZERO).await;
-        assert_eq!(mds.connections(), 3);
+        assert!(mds.connections() >= 3);
     };
     let refused = async {
         let (socket, addr) = refusing();
@@ -134,12 +134,21 @@ async fn failure((what, reply): troubles::Trouble) -> (&'static str, AuthError) 
     let mds = FakeMds::start(move |_| reply.clone());
     let cache = TokenCache::builder(mds.source())
         .attempt_timeout(Duration::from_millis(500))
-        .max_wait(Duration::from_millis(600))
         .build()
         .unwrap();
-    cache.token(&wanted()).await.expect_err(what);
-    let status = cache.status(&wanted());
-    (what, status.last_error().expect(what).clone())
+    let wanted = wanted();
+    let verdict = async {
+        loop {
+            if let Some(error) = cache.status(&wanted).last_error() {
+                return error.clone();
+            }
+            sleep(Duration::from_millis(5)).await;
+        }
+    };
+    tokio::select! {
+        error = verdict => (what, error),
+        _ = cache.token(&wanted) => panic!("{what}: it is no failure"),
+    }
 }
 
 /// Half a minute of this failure, in virtual time, and then a token.

@@ -95,15 +95,20 @@ fn swaps(swaps: usize, threads: usize, requests: usize) {
                 let _inside = runtime.enter();
                 let mut last = 0;
                 for sent in 0.. {
-                    // As many as asked for, and on to the last swap.
-                    if sent >= requests && cache.status(&wanted).generation() as usize >= swaps {
-                        break;
-                    }
+                    let known = cache.status(&wanted).generation() as usize;
                     // Stale is as good as fresh: nobody ever waits.
                     let response = send(&client, BUCKET).now_or_never().expect("at once");
                     let generation = generation(response.unwrap().body());
                     assert!(generation >= last, "{generation} after {last}");
                     last = generation;
+                    if sent < requests {
+                        continue;
+                    }
+                    // As many as asked for, and on to the last swap.
+                    if known >= swaps {
+                        break;
+                    }
+                    thread::sleep(Duration::from_micros(100));
                 }
                 seen.fetch_max(last, Ordering::SeqCst);
                 sending.fetch_sub(1, Ordering::SeqCst);
