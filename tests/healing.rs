@@ -58,12 +58,18 @@ fn good(n: usize) -> Reply {
     Reply::token(&format!("tok-{n}"), 3599)
 }
 
-/// Requests through one service until one goes out: not before the trouble's end, and soon after.
-async fn heals(what: &str, source: MetadataServer, attempt: Duration, trouble: Duration) {
+/// Requests through one service until one goes out: not before the end of the trouble, which began for
+/// all of them at one time, and soon after.
+async fn heals(
+    what: &str,
+    source: MetadataServer,
+    attempt: Duration,
+    begun: Instant,
+    trouble: Duration,
+) {
     let cache = TokenCache::builder(source).attempt_timeout(attempt).build();
     let cache = cache.unwrap();
     let client = ScopedAuthLayer::from_cache(cache.clone()).layer(Inner::new());
-    let begun = Instant::now();
     let sent = async {
         while let Err(error) = send(&client, BUCKET).await {
             let error = support::auth_error(&error);
@@ -87,13 +93,20 @@ async fn all_heal(attempt: Duration, trouble: Duration) {
             true => reply.clone(),
             false => good(n),
         });
-        heals(what, mds.source(), attempt, trouble).await;
+        heals(what, mds.source(), attempt, begun, trouble).await;
         assert!(mds.connections() >= 2, "{what}");
     });
     let reset_at_once = async {
         let listener = TcpListener::bind("127.0.0.1:0").unwrap();
         let mds = FakeMds::start_on(listener, 2, good);
-        heals("reset at once", mds.source(), attempt, Duration::ZERO).await;
+        heals(
+            "reset at once",
+            mds.source(),
+            attempt,
+            begun,
+            Duration::ZERO,
+        )
+        .await;
         assert!(mds.connections() >= 3);
     };
     let refused = async {
@@ -104,7 +117,7 @@ async fn all_heal(attempt: Duration, trouble: Duration) {
             listener.set_nonblocking(false).unwrap();
             FakeMds::start_on(listener, 0, good)
         };
-        tokio::join!(server, heals("refused", at(addr), attempt, trouble));
+        tokio::join!(server, heals("refused", at(addr), attempt, begun, trouble));
     };
     tokio::join!(join_all(scripted), reset_at_once, refused);
 }
