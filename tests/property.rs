@@ -119,6 +119,9 @@ struct World {
     /// Requests that came to an end, and those that have not.
     met: Mutex<Vec<Met>>,
     waiting: AtomicUsize,
+    /// When the wall clock was set back, which can bring a token back to life that had expired by it
+    /// alone; nobody is told.
+    set_back: Mutex<Vec<Instant>>,
     story: Mutex<String>,
     broken: Mutex<Option<String>>,
 }
@@ -146,6 +149,7 @@ impl World {
             doomed: Mutex::default(),
             met: Mutex::default(),
             waiting: AtomicUsize::new(0),
+            set_back: Mutex::default(),
             story: Mutex::default(),
             broken: Mutex::default(),
         })
@@ -282,6 +286,9 @@ async fn live_through(attempt: Duration, events: &[Event]) -> Result<(), String>
                 *world.slept.lock().unwrap() += Duration::from_secs(seconds);
             }
             Event::Jump(seconds) => {
+                if seconds < 0 {
+                    world.set_back.lock().unwrap().push(Instant::now());
+                }
                 let (wall, by) = (
                     world.clock.wall(),
                     Duration::from_secs(seconds.unsigned_abs()),
@@ -374,10 +381,13 @@ fn judge_pace(world: &World, times: &[Duration]) {
 fn judge_wake_ups(world: &World) {
     let mut met = world.met.lock().unwrap().clone();
     met.sort_by_key(|met| met.asked);
+    let set_back = world.set_back.lock().unwrap();
     let mut overtaken_at: Option<Instant> = None;
     for request in met.iter().rev() {
+        let revived = |at: &Instant| (request.asked..=request.ended).contains(at);
         if let Some(at) = overtaken_at
             && request.ended > at + TICK
+            && !set_back.iter().any(revived)
         {
             world.broken(format!(
                 "a request of {:?} was not woken: it waited until {:?}, another went out at {:?}",
