@@ -13,22 +13,23 @@ mod support;
 use std::{
     alloc::{GlobalAlloc, Layout, System},
     sync::{
-        Mutex, MutexGuard, PoisonError,
-        atomic::{AtomicIsize, Ordering},
+        Arc, Mutex, MutexGuard, PoisonError,
+        atomic::{AtomicBool, AtomicIsize, AtomicUsize, Ordering},
     },
     task::{Context, Waker},
     time::Duration,
 };
 
 use futures_util::future::join_all;
-use support::{Answer, BUCKET, Script, get};
+use support::{Answer, BUCKET, FakeMds, Reply, Script, get};
 use tokio::{
     runtime::Handle,
     time::{Instant, sleep},
 };
 use tower::{Layer, Service, ServiceExt};
 use tower_scoped_auth::{
-    ScopedAuth, ScopedAuthLayer, Scopes, TokenCache, TokenRequest, test_util::TestClock,
+    ScopedAuth, ScopedAuthLayer, Scopes, TokenCache, TokenRequest, TokenSource,
+    test_util::TestClock,
 };
 
 /// Live bytes of the whole process.
@@ -69,6 +70,31 @@ fn alone() -> MutexGuard<'static, ()> {
 
 fn live() -> isize {
     LIVE.load(Ordering::Relaxed)
+}
+
+/// Open files and threads of the process. Threads of tests that ended may still be on their way out,
+/// so fewer afterwards is as good as none more.
+#[cfg(target_os = "linux")]
+fn resources() -> [usize; 2] {
+    ["/proc/self/fd", "/proc/self/task"].map(|what| std::fs::read_dir(what).unwrap().count())
+}
+
+#[cfg(not(target_os = "linux"))]
+fn resources() -> [usize; 2] {
+    [0, 0]
+}
+
+fn assert_released(before: [usize; 2]) {
+    let after = resources();
+    assert!(
+        after[0] <= before[0] && after[1] <= before[1],
+        "files and threads: {before:?}, then {after:?}"
+    );
+}
+
+/// Tasks of the current runtime.
+fn tasks() -> usize {
+    Handle::current().metrics().num_alive_tasks()
 }
 
 fn paused<F: Future<Output = ()>>(test: F) {
@@ -113,9 +139,11 @@ fn scopes(number: usize) -> TokenRequest {
 
 async fn cancellations(count: usize) {
     // A token that never comes for the first half, and is there for the second.
-    let source = Script::new(|call| match call.at.as_secs() {
-        0..100 => Answer::hang(),
-        _ => Answer::token("tok", 3599),
+    let there = Arc::new(AtomicBool::new(false));
+    let play = Arc::clone(&there);
+    let source = Script::new(move |_| match play.load(Ordering::SeqCst) {
+        false => Answer::hang(),
+        true => Answer::token("tok", 3599),
     });
     let client: ScopedAuth<Sink> = ScopedAuthLayer::from_cache(cache(&source)).layer(Sink);
     let mut context = Context::from_waker(Waker::noop());
@@ -123,23 +151,29 @@ async fn cancellations(count: usize) {
         let mut client = client.clone();
         let _ = Service::<http::Request<()>>::poll_ready(&mut client, &mut context);
         let mut future = std::pin::pin!(client.call(get(BUCKET)));
-        for _ in 0..polls {
-            if future.as_mut().poll(&mut context).is_ready() {
-                break;
-            }
-        }
+        (0..polls).any(|_| future.as_mut().poll(&mut context).is_ready())
     };
+    assert_eq!(tasks(), 0);
     drop_one(1);
     tokio::task::yield_now().await;
-    let before = live();
+    let (before, held) = (live(), resources());
+    let mut answered = 0;
     for number in 0..count {
-        drop_one(fastrand::u32(0..3));
+        answered += usize::from(drop_one(fastrand::u32(0..3)));
+        if number % 1_000 == 0 {
+            // Attempts end and begin meanwhile.
+            sleep(Duration::from_millis(100)).await;
+        }
         if number == count / 2 {
-            sleep(Duration::from_secs(120)).await;
+            assert_eq!(answered, 0);
+            there.store(true, Ordering::SeqCst);
+            while client.clone().oneshot(get(BUCKET)).await.is_err() {}
         }
     }
+    assert!(answered > count / 4, "{answered} after the token");
     assert!(live() - before < MIB, "{} bytes", live() - before);
-    assert!(Handle::current().metrics().num_alive_tasks() <= 1);
+    assert_eq!(tasks(), 0);
+    assert_released(held);
     send_one(&client).await;
 }
 
@@ -172,11 +206,37 @@ fn s083_ten_thousand_layers() {
             }
         };
         round(10).await;
-        let before = live();
+        let (before, held) = (live(), resources());
         round(10_000).await;
         assert!(live() - before < MIB, "{} bytes", live() - before);
-        assert_eq!(Handle::current().metrics().num_alive_tasks(), 0);
+        assert_eq!(tasks(), 0);
+        assert_released(held);
     });
+}
+
+#[test]
+fn s087_a_hundred_runtimes_leave_no_thread() {
+    let _alone = alone();
+    let mds = FakeMds::healthy();
+    let client: ScopedAuth<Sink> = ScopedAuthLayer::new(mds.source()).layer(Sink);
+    let runtimes = |count: usize| {
+        for number in 0..count {
+            let runtime = match number % 2 {
+                0 => tokio::runtime::Builder::new_current_thread(),
+                _ => tokio::runtime::Builder::new_multi_thread(),
+            };
+            let runtime = { runtime }.enable_all().build().unwrap();
+            runtime.block_on(send_one(&client));
+        }
+    };
+    runtimes(2);
+    while mds.open() > 0 {
+        std::thread::yield_now();
+    }
+    let held = resources();
+    runtimes(100);
+    assert_released(held);
+    assert_eq!(mds.token_requests(), 1);
 }
 
 #[test]
@@ -189,15 +249,20 @@ fn s166_ten_thousand_scope_sets_in_ten_seconds() {
         let cache = cache(&source);
         let before = live();
         PEAK.store(before, Ordering::Relaxed);
+        let busiest = AtomicUsize::new(0);
         let requests = (0..10_000).map(|number| {
-            let cache = cache.clone();
+            let (cache, busiest) = (cache.clone(), &busiest);
             async move {
                 sleep(Duration::from_millis(number)).await;
                 cache.token(&scopes(number as usize)).await.unwrap();
+                busiest.fetch_max(tasks(), Ordering::Relaxed);
             }
         });
         join_all(requests).await;
         assert_eq!(source.calls(), 10_000);
+        // A task is a fetch, and there are no others.
+        assert!(busiest.into_inner() <= 10_016);
+        assert_eq!(tasks(), 0);
         assert!(source.peak() <= 16, "{}", source.peak());
         let peak = PEAK.load(Ordering::Relaxed) - before;
         assert!(peak < 40 * MIB, "{peak} bytes");
@@ -252,11 +317,12 @@ fn s168_many_keys_that_expire_at_once_are_refreshed_in_turn() {
         });
         let cache = TokenCache::builder(source.clone())
             .clock(TestClock::new())
-            .max_tokens(2_000)
+            .max_tokens(10_000)
             .build()
             .unwrap();
         let all = || {
-            join_all((0..1_000).map(|n| {
+            // Before each waits for longer than it may, 4,000 have their turn.
+            join_all((0..4_000).map(|n| {
                 let cache = cache.clone();
                 async move { cache.token(&scopes(n)).await.unwrap() }
             }))
@@ -287,7 +353,7 @@ fn s171_ten_thousand_refresh_cycles() {
             }
         };
         cycles(100).await;
-        let before = live();
+        let (before, held) = (live(), resources());
         cycles(10_000).await;
         let book = isize::try_from(4 * 10_000 * size_of::<Duration>()).unwrap();
         assert!(
@@ -295,8 +361,58 @@ fn s171_ten_thousand_refresh_cycles() {
             "{} bytes",
             live() - before
         );
-        assert!(Handle::current().metrics().num_alive_tasks() <= 1);
+        assert!(tasks() <= 1);
+        assert_released(held);
     });
+}
+
+/// The same with a connection each, one after the other.
+fn exchanges(count: usize) {
+    let mds = FakeMds::healthy();
+    let (source, cache) = (mds.source(), TokenCache::new(mds.source()));
+    let wanted = TokenRequest::access_token(Scopes::default());
+    let runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = { runtime }.enable_all().build().unwrap();
+    let cycles = |count: usize| {
+        for _ in 0..count {
+            let fetch = TokenSource::fetch(&source, wanted.clone());
+            runtime.block_on(fetch).unwrap();
+        }
+        // Through a cache as well; it keeps its distance between two fetches.
+        runtime.block_on(cache.token(&wanted)).unwrap();
+        // The server's side of the last connections.
+        while mds.open() > 0 {
+            std::thread::yield_now();
+        }
+        mds.forget();
+    };
+    cycles(100);
+    let (before, held) = (live(), resources());
+    cycles(count);
+    // The server's last threads end on their own account.
+    let begun = std::time::Instant::now();
+    while resources() > held && begun.elapsed() < Duration::from_secs(10) {
+        std::thread::yield_now();
+    }
+    assert!(
+        live() - before < 64 * KIB,
+        "{} bytes after {count} exchanges",
+        live() - before
+    );
+    assert_released(held);
+}
+
+#[test]
+fn s171_a_thousand_exchanges_leave_no_socket() {
+    let _alone = alone();
+    exchanges(1_000);
+}
+
+#[test]
+#[ignore = "the full size of s171 over sockets"]
+fn s171_ten_thousand_exchanges_leave_no_socket() {
+    let _alone = alone();
+    exchanges(10_000);
 }
 
 /// So many requests a second for a minute, none of which gets a token.
@@ -322,7 +438,7 @@ async fn outage(answer: fn() -> Answer, per_second: u32, most: isize) {
     }
     sleep(Duration::from_secs(40)).await;
     assert_eq!(wrong.load(Ordering::SeqCst), 0);
-    assert!(Handle::current().metrics().num_alive_tasks() <= 1);
+    assert!(tasks() <= 1);
     let peak = PEAK.load(Ordering::Relaxed) - before;
     assert!(peak < most, "{} MiB", peak / MIB);
     assert!(source.calls() <= 20, "{}", source.calls());
@@ -345,24 +461,162 @@ fn s175_an_outage_at_full_load() {
     paused(outage(Answer::hang, 50_000, 256 * MIB));
 }
 
+/// Gives the request back, so that the next one costs nothing but its stamp.
+#[derive(Clone)]
+struct Echo;
+
+impl Service<http::Request<()>> for Echo {
+    type Response = http::Response<http::Request<()>>;
+    type Error = std::convert::Infallible;
+    type Future = std::future::Ready<Result<Self::Response, Self::Error>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> std::task::Poll<Result<(), Self::Error>> {
+        std::task::Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: http::Request<()>) -> Self::Future {
+        std::future::ready(Ok(http::Response::new(request)))
+    }
+}
+
+/// So many warm requests through one client; each one's header is taken off again.
+fn soak(mut client: ScopedAuth<Echo>, count: usize) -> Duration {
+    let begun = std::time::Instant::now();
+    let mut context = Context::from_waker(Waker::noop());
+    let mut request = get(BUCKET);
+    for _ in 0..count {
+        let ready = Service::<http::Request<()>>::poll_ready(&mut client, &mut context);
+        assert!(ready.is_ready());
+        let mut future = std::pin::pin!(client.call(request));
+        let std::task::Poll::Ready(Ok(response)) = future.as_mut().poll(&mut context) else {
+            panic!("a warm request waits, or fails");
+        };
+        request = response.into_body();
+        assert!(request.headers_mut().remove("authorization").is_some());
+    }
+    begun.elapsed()
+}
+
 #[test]
 fn s172_two_million_warm_requests_grow_nothing() {
     let _alone = alone();
     paused(async {
         let source = Script::tokens(3599);
-        let client: ScopedAuth<Sink> = ScopedAuthLayer::from_cache(cache(&source)).layer(Sink);
-        send_one(&client).await;
-        let mut context = Context::from_waker(Waker::noop());
-        let mut client = client.clone();
+        let client = ScopedAuthLayer::from_cache(cache(&source)).layer(Echo);
+        client.clone().oneshot(get(BUCKET)).await.unwrap();
         let before = live();
-        for _ in 0..2_000_000 {
-            let ready = Service::<http::Request<()>>::poll_ready(&mut client, &mut context);
-            assert!(ready.is_ready());
-            let mut future = std::pin::pin!(client.call(get(BUCKET)));
-            assert!(future.as_mut().poll(&mut context).is_ready());
-        }
-        assert!(live() - before < KIB, "{} bytes", live() - before);
+        soak(client, 2_000_000);
+        // The harness is at work beside us; a byte for every 30 requests would still show.
+        assert!(live() - before < 64 * KIB, "{} bytes", live() - before);
         assert_eq!(source.calls(), 1);
+    });
+}
+
+#[test]
+#[ignore = "the full size of s172: minutes, with --release"]
+fn s172_a_thousand_million_warm_requests_grow_nothing() {
+    const THREADS: usize = 2;
+    const ROUNDS: usize = 10;
+    const ROUND: usize = 1_000_000_000 / THREADS / ROUNDS;
+
+    let _alone = alone();
+    let mds = FakeMds::healthy();
+    let client = ScopedAuthLayer::new(mds.source()).layer(Echo);
+    let runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = { runtime }.enable_all().build().unwrap();
+    runtime
+        .block_on(client.clone().oneshot(get(BUCKET)))
+        .unwrap();
+    let round = || {
+        std::thread::scope(|scope| {
+            let threads = [0; THREADS].map(|_| scope.spawn(|| soak(client.clone(), ROUND)));
+            threads.map(|thread| thread.join().unwrap())
+        })
+    };
+    // How fast it is is a bench's affair; that it stays as fast is for who reads this.
+    println!("round 1: {:?}", round());
+    let before = live();
+    for number in 2..=ROUNDS {
+        println!("round {number}: {:?}", round());
+        assert!(live() - before < MIB, "{} bytes", live() - before);
+    }
+    assert_eq!(mds.token_requests(), 1);
+}
+
+#[test]
+fn s025_hundred_thousand_waiters_take_less_than_200_mib() {
+    let _alone = alone();
+    let mds = FakeMds::start(|_| Reply::token("tok", 3599).after(Duration::from_millis(200)));
+    let client: ScopedAuth<Sink> = ScopedAuthLayer::new(mds.source()).layer(Sink);
+    let runtime = tokio::runtime::Builder::new_multi_thread();
+    let runtime = { runtime }.worker_threads(2).enable_all().build().unwrap();
+    let before = live();
+    PEAK.store(before, Ordering::Relaxed);
+    runtime.block_on(async {
+        let requests = (0..100_000).map(|_| {
+            let client = client.clone();
+            tokio::spawn(async move { client.oneshot(get(BUCKET)).await.is_ok() })
+        });
+        for request in requests.collect::<Vec<_>>() {
+            assert!(request.await.unwrap());
+        }
+    });
+    let peak = PEAK.load(Ordering::Relaxed) - before;
+    assert!(peak < 200 * MIB, "{} MiB", peak / MIB);
+    assert_eq!(mds.token_requests(), 1);
+}
+
+#[test]
+fn s052_a_huge_answer_takes_less_than_a_mebibyte() {
+    let _alone = alone();
+    let head = "HTTP/1.1 200 OK\r\nMetadata-Flavor: Google\r\n";
+    let mut chunk = b"4000\r\n".to_vec();
+    chunk.extend([b' '; 0x4000]);
+    chunk.extend(b"\r\n");
+    let spaces = vec![b' '; 0x4000];
+    let runtime = tokio::runtime::Builder::new_current_thread();
+    let runtime = { runtime }.enable_all().build().unwrap();
+    for (headers, again) in [
+        ("Content-Length: 209715200\r\n\r\n", spaces),
+        ("Transfer-Encoding: chunked\r\n\r\n", chunk),
+    ] {
+        let first = format!("{head}{headers}").into_bytes();
+        let mds = FakeMds::start(move |_| Reply::Endless(first.clone(), again.clone()));
+        let source = mds.source();
+        let wanted = TokenRequest::access_token(Scopes::default());
+        let before = live();
+        PEAK.store(before, Ordering::Relaxed);
+        let error = runtime.block_on(source.fetch(wanted)).unwrap_err();
+        let peak = PEAK.load(Ordering::Relaxed) - before;
+        assert!(error.to_string().contains("too large"), "{error}");
+        // The server's own copy of what it sends is counted, too.
+        assert!(peak < MIB, "{peak} bytes");
+    }
+}
+
+#[test]
+fn s068_a_day_of_failures_keeps_the_heap_flat() {
+    let _alone = alone();
+    paused(async {
+        let source = Script::new(|_| Answer::failure("down"));
+        let client: ScopedAuth<Sink> = ScopedAuthLayer::from_cache(cache(&source)).layer(Sink);
+        let outage = async |hours: u64| {
+            let begun = Instant::now();
+            while begun.elapsed() < Duration::from_secs(hours * 3600) {
+                assert!(client.clone().oneshot(get(BUCKET)).await.is_err());
+                sleep(Duration::from_secs(2)).await;
+            }
+        };
+        outage(1).await;
+        let (before, calls) = (live(), source.calls());
+        outage(24).await;
+        let book = isize::try_from(4 * (source.calls() - calls) * size_of::<Duration>()).unwrap();
+        assert!(
+            live() - before < 64 * KIB + book,
+            "{} bytes",
+            live() - before
+        );
+        assert!(tasks() <= 1);
     });
 }
 

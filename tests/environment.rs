@@ -13,17 +13,19 @@
 mod support;
 
 use std::{
-    env,
     ffi::{OsStr, OsString},
     future::Future,
     net::TcpListener,
-    process::{Command, Output, Stdio},
-    thread,
+    process::Output,
     time::{Duration, Instant, SystemTime},
 };
 
 use futures_util::FutureExt;
-use support::{BUCKET, FakeMds, Inner, Reply, send};
+use support::{
+    BUCKET, FakeMds, Inner, Reply,
+    child::{end, rerun, told},
+    send,
+};
 use tokio::{
     net::TcpSocket,
     runtime::{Builder, Handle, Runtime},
@@ -34,9 +36,6 @@ use tower_scoped_auth::{
     MetadataServer, ScopedAuthLayer, Scopes, TokenCache, TokenRequest, TokenSource, TokenState,
     test_util::TestClock,
 };
-
-/// Set in a process that was started by a test; its value is what that test says to it.
-const CHILD: &str = "TOWER_SCOPED_AUTH_TEST_CHILD";
 
 const METADATA_HOST: &str = "GCE_METADATA_HOST";
 
@@ -56,51 +55,20 @@ fn millis(milliseconds: u64) -> Duration {
     Duration::from_millis(milliseconds)
 }
 
-/// What the parent says, in a child.
-fn told() -> Option<String> {
-    env::var(CHILD).ok()
-}
-
-/// This test, in a process of its own; to be ended in good order. Returns when it ended, too.
+/// This test, in a process of its own; to be ended in good order.
 fn child(
     test: &str,
     tell: &str,
     variables: impl IntoIterator<Item = (&'static str, OsString)>,
-) -> (Output, SystemTime) {
-    let mut command = Command::new(env::current_exe().unwrap());
-    command
-        .args([test, "--exact", "--nocapture", "--test-threads=1"])
-        .stdin(Stdio::null())
-        .stdout(Stdio::piped())
-        .stderr(Stdio::piped());
+) -> Output {
+    let mut command = rerun(test, tell);
     for name in PROXIES
         .into_iter()
         .chain(["no_proxy", "NO_PROXY", METADATA_HOST])
     {
         command.env_remove(name);
     }
-    let mut child = command.env(CHILD, tell).envs(variables).spawn().unwrap();
-    let begun = Instant::now();
-    while child.try_wait().unwrap().is_none() {
-        if begun.elapsed() > LONG {
-            child.kill().unwrap();
-        }
-        thread::sleep(millis(1));
-    }
-    let ended = SystemTime::now();
-    let output = child.wait_with_output().unwrap();
-    let stdout = String::from_utf8_lossy(&output.stdout);
-    let stderr = String::from_utf8_lossy(&output.stderr);
-    assert!(
-        output.status.success(),
-        "{test}, told {tell:?}: {}\n{stdout}{stderr}",
-        output.status
-    );
-    assert!(
-        stdout.contains("1 passed"),
-        "no such test: {test}\n{stdout}"
-    );
-    (output, ended)
+    end(command.envs(variables).spawn().unwrap(), LONG)
 }
 
 fn current_thread() -> Runtime {
@@ -301,7 +269,8 @@ fn s093_the_process_ends_while_a_fetch_hangs() {
         return;
     }
     for told in ["cold thread", "cold threads", "warm thread", "warm threads"] {
-        let (output, ended) = child(TEST, told, []);
+        let output = child(TEST, told, []);
+        let ended = SystemTime::now();
         assert_eq!(String::from_utf8_lossy(&output.stderr), "", "{told}");
         let stdout = String::from_utf8(output.stdout).unwrap();
         let returned = stdout

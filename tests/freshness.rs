@@ -142,11 +142,24 @@ async fn s008_a_server_that_remints_at_240_s_is_asked_27_times_a_day() {
 }
 
 #[tokio::test(start_paused = true)]
+#[ignore = "the full size of s007 and s008: ten requests a second"]
+async fn s007_s008_at_ten_requests_a_second() {
+    for remint_at in [300, 240] {
+        let (source, inner, waited) = a_day(remint_at, Duration::from_millis(100)).await;
+        assert!(source.calls() <= 27, "{}", source.calls());
+        let tokens = inner.tokens().into_iter().collect::<HashSet<_>>();
+        assert_eq!(tokens.len(), source.calls(), "no fetch in vain");
+        assert_eq!(waited, 1, "the first");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn s009_a_server_that_remints_at_30_s_is_not_stormed() {
     let (source, _, waited) = a_day(30, Duration::from_millis(500)).await;
     assert_eq!(waited, 1, "the first");
     let times = source.times();
-    assert!(times.len() <= 24 * 45, "{}", times.len());
+    let hour = times.windows(46).find(|w| w[45] - w[0] < secs(3600));
+    assert!(hour.is_none(), "46 within an hour: {hour:?}");
     let gaps = times
         .windows(2)
         .map(|pair| pair[1] - pair[0])
@@ -189,6 +202,27 @@ async fn s011_lives_shorter_than_the_lead() {
     let waited = traffic(&client, Duration::from_millis(100), secs(600)).await;
     assert_eq!(waited, 1, "the first");
     assert!((10..=40).contains(&source.calls()), "{}", source.calls());
+
+    // Which second of its 20 a token is sent in; the name of a token is when it was asked for.
+    let source = Script::new(|call| Answer::token(call.at.as_millis().to_string(), 20));
+    let begun = Instant::now();
+    let inner = Inner::answering(move |seen| {
+        let asked = Duration::from_millis(seen.token().unwrap().parse().unwrap());
+        let age = begun.elapsed().saturating_sub(asked);
+        assert!(age < secs(20), "{age:?} old");
+        http::StatusCode::OK
+    });
+    let client = self::client(&source, &inner);
+    assert_eq!(
+        traffic(&client, Duration::from_millis(100), secs(600)).await,
+        1,
+        "the first"
+    );
+    // And after a pause longer than their life.
+    for _ in 0..10 {
+        sleep(secs(20)).await;
+        send(&client, BUCKET).await.unwrap();
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -230,19 +264,17 @@ async fn s020_a_worse_token_never_replaces_a_better_one() {
 
 #[tokio::test(start_paused = true)]
 async fn s013_in_the_guard_band_a_request_waits_a_little_for_the_refresh() {
-    for refresh in [
-        Answer::token("tok-2", 3599),
-        Answer::failure("still broken"),
+    for (works, after) in [
+        (true, Duration::from_millis(50)),
+        (false, Duration::from_millis(50)),
+        // Longer than an attempt may take.
+        (false, secs(1_000_000)),
     ] {
-        let refresh = std::sync::Mutex::new(Some(refresh.after(Duration::from_millis(50))));
         let source = Script::new(move |call| match call.number {
             1 => Answer::token("tok-1", 3599),
-            _ if call.at < secs(3591) => Answer::failure("broken"),
-            _ => refresh
-                .lock()
-                .unwrap()
-                .take()
-                .unwrap_or(Answer::failure("still broken")),
+            _ if call.at < secs(3590) => Answer::failure("broken"),
+            _ if works => Answer::token("tok-2", 3599).after(after),
+            _ => Answer::failure("still broken").after(after),
         });
         let inner = Inner::new();
         let client = client(&source, &inner);
@@ -250,15 +282,20 @@ async fn s013_in_the_guard_band_a_request_waits_a_little_for_the_refresh() {
         send(&client, BUCKET).await.unwrap();
         sleep_until(begun + secs(3580)).await;
         send(&client, BUCKET).await.unwrap();
-        sleep_until(begun + secs(3591)).await;
+        sleep_until(begun + secs(3590)).await;
+        let failed = source.calls();
+        assert!(failed >= 2, "refreshes have failed until now");
         let asked = Instant::now();
         send(&client, BUCKET).await.unwrap();
-        assert!(asked.elapsed() <= secs(3), "{:?}", asked.elapsed());
-        let token = inner.last_token().unwrap();
-        if source.calls() == 3 && token == "tok-2" {
-            assert_eq!(asked.elapsed(), Duration::from_millis(50));
+        assert_eq!(source.calls(), failed + 1);
+        let (token, took) = (inner.last_token().unwrap(), asked.elapsed());
+        if works {
+            assert_eq!((token.as_str(), took), ("tok-2", after));
         } else {
             assert_eq!(token, "tok-1");
+            // A timer may ring a millisecond late.
+            let most = after.min(secs(3)) + Duration::from_millis(2);
+            assert!(took <= most, "{took:?}");
         }
     }
 }
@@ -277,7 +314,7 @@ async fn s014_a_refresh_that_hangs_across_the_expiry() {
     sleep_until(begun + secs(3399)).await;
     // Until the guard band nobody waits, and in it nobody waits for a source that hangs.
     assert_eq!(
-        traffic(&client, Duration::from_millis(100), secs(199)).await,
+        traffic(&client, Duration::from_millis(100), secs(200)).await,
         0
     );
     assert!(inner.tokens().iter().all(|token| token == "tok-1"));
@@ -328,28 +365,23 @@ async fn s016_a_thousand_processes_spread_their_refreshes() {
     }
     sleep_until(begun + secs(3365)).await;
     while begun.elapsed() < secs(3430) {
-        for (_, client) in &clients {
+        for (_, client) in clients.iter().filter(|(source, _)| source.calls() < 2) {
             send(client, BUCKET).await.unwrap();
         }
-        sleep(Duration::from_millis(250)).await;
+        sleep(Duration::from_millis(100)).await;
     }
-    let mut bins = [0; 3600];
-    for (source, _) in &clients {
-        assert_eq!(source.calls(), 2);
-        bins[source.times()[1].as_secs() as usize] += 1;
-    }
-    let used = (0..3600)
-        .filter(|second| bins[*second] > 0)
-        .collect::<Vec<_>>();
-    assert!(
-        used.last().unwrap() - used.first().unwrap() >= 29,
-        "{used:?}"
-    );
-    assert!(
-        bins.iter().all(|bin| *bin <= 100),
-        "{:?}",
-        bins.iter().max()
-    );
+    let mut starts: Vec<_> = clients
+        .iter()
+        .map(|(source, _)| {
+            assert_eq!(source.calls(), 2);
+            source.times()[1]
+        })
+        .collect();
+    starts.sort_unstable();
+    let span = starts[999] - starts[0];
+    assert!(span >= secs(30), "{span:?}");
+    let crowd = starts.windows(101).find(|w| w[100] - w[0] < secs(1));
+    assert!(crowd.is_none(), "101 within a second: {crowd:?}");
 }
 
 #[tokio::test(start_paused = true)]
@@ -413,9 +445,17 @@ async fn s019_a_long_life_is_used() {
 async fn s021_the_same_token_with_a_later_expiry_lives_longer() {
     let source = Script::new(|_| Answer::token("tok-1", 600));
     let inner = Inner::new();
-    let client = client(&source, &inner);
+    let cache = TokenCache::builder(source.clone())
+        .clock(TestClock::new())
+        .build()
+        .unwrap();
+    let client = ScopedAuthLayer::from_cache(cache.clone()).layer(inner);
     assert_eq!(traffic(&client, secs(1), secs(6000)).await, 1, "the first");
     assert!(source.calls() <= 6000 / 300 + 1, "{}", source.calls());
+    let status = cache.status(&tower_scoped_auth::TokenRequest::access_token(
+        Default::default(),
+    ));
+    assert_eq!(status.generation(), 1, "no change is announced");
 }
 
 #[tokio::test(start_paused = true)]

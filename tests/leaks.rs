@@ -100,6 +100,38 @@ async fn s132_no_debug_shows_the_secret() {
     shown("TokenRequest", &wanted);
     shown("RetryUnauthorized", &RetryUnauthorized::new());
     shown("MetadataServer", &MetadataServer::new());
+    let held = source::from_fn(move |_: TokenRequest| {
+        let token = token.clone();
+        async move { Ok::<_, Infallible>(token) }
+    });
+    shown("source::FromFn", &held);
+    shown("TokenCacheBuilder", &TokenCache::builder(held));
+
+    // In error, with a token that is held and one that was refused for what it is.
+    let bad = format!("{SECRET} {SECRET}");
+    let failing = Script::new(move |call| match call.number {
+        1 => Answer::token(SECRET, 60),
+        _ => Answer::token(bad.clone(), 60),
+    });
+    let cache = self::cache(failing);
+    let layer = ScopedAuthLayer::from_cache(cache.clone());
+    let client = layer.layer(Unshown(Inner::new()));
+    send(&client, BUCKET).await.unwrap();
+    sleep(Duration::from_secs(55)).await;
+    send(&client, BUCKET).await.unwrap();
+    sleep(Duration::from_secs(1)).await;
+    let status = cache.status(&wanted);
+    assert!(status.is_live() && status.last_error().is_some());
+    for pass in 0..2 {
+        shown("TokenCache", &cache);
+        shown("TokenStatus", &cache.status(&wanted));
+        shown("ScopedAuthLayer", &layer);
+        shown("ScopedAuth", &client);
+        if pass == 0 {
+            sleep(Duration::from_secs(10)).await;
+            chain(&*send(&client, BUCKET).await.unwrap_err());
+        }
+    }
 }
 
 /// `ScopedAuth` shows its inner service, which in these tests records what it got.
@@ -430,6 +462,17 @@ async fn s143_the_secret_is_in_that_header_only() {
     headers.remove(AUTHORIZATION);
     assert!(headers.is_empty());
     assert_clean("the URI", &seen.uri.to_string());
+
+    // Nothing is left in extensions either, on the way out or back, cold or warm.
+    let extensions = tower::service_fn(|request: Request<()>| {
+        assert!(request.extensions().is_empty());
+        std::future::ready(Ok::<_, Infallible>(Response::new(())))
+    });
+    let client = ScopedAuthLayer::from_cache(cache(secret_source())).layer(extensions);
+    for _ in 0..2 {
+        let response = client.clone().oneshot(get(BUCKET)).await.unwrap();
+        assert!(response.extensions().is_empty() && response.headers().is_empty());
+    }
 }
 
 #[tokio::test(start_paused = true)]
@@ -501,6 +544,118 @@ impl<B> Service<Request<B>> for Redirecting {
             })
         })
     }
+}
+
+/// What a request to this URI meets, by a layer that refuses and by one that lets others pass; no
+/// token is fetched for either, and none leaves.
+async fn no_token_for(uri: &str, host: Option<&str>) {
+    for pass in [false, true] {
+        let destinations = match pass {
+            true => Destinations::google_apis().pass_others(),
+            false => Destinations::google_apis(),
+        };
+        let (source, inner) = (Script::tokens(3599), Inner::new());
+        let client = ScopedAuthLayer::from_cache(cache(source.clone()))
+            .destinations(destinations)
+            .layer(inner.clone());
+        let mut request = get(uri);
+        if let Some(host) = host {
+            request.headers_mut().insert("host", host.parse().unwrap());
+        }
+        let result = client.oneshot(request).await;
+        assert_eq!(
+            (result.is_ok(), inner.calls()),
+            (pass, pass.into()),
+            "{uri}"
+        );
+        if let Err(error) = result {
+            assert!(support::auth_error(&error).is_destination(), "{error}");
+        }
+        let stamped = |seen: &support::inner::Seen| seen.headers.contains_key(AUTHORIZATION);
+        assert!(!inner.seen().iter().any(stamped), "{uri}");
+        assert_eq!(source.calls(), 0, "{uri}: nothing is fetched");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn s138_plain_http_gets_no_token_and_fetches_none() {
+    no_token_for("http://storage.googleapis.com/bucket", None).await;
+    no_token_for("http://127.0.0.1:8080/", None).await;
+    no_token_for("http://localhost/", None).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn s139_a_request_without_host_or_scheme_gets_no_token_and_fetches_none() {
+    for host in [None, Some("storage.googleapis.com")] {
+        no_token_for("/path", host).await;
+        no_token_for("storage.googleapis.com:443", host).await;
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn s140_other_hosts_get_no_token_and_fetch_none() {
+    for uri in [
+        "https://evil.example/",
+        "https://storage.googleapis.com.evil.example/",
+        "https://evilgoogleapis.com/",
+        "https://googleapis.com@evil.example/",
+        "https://evil.example/googleapis.com",
+        "https://evil.example/?x=.googleapis.com",
+        "https://169.254.169.254/",
+        "https://metadata.google.internal/",
+        "https://xn--googleapis-7jk.com/",
+    ] {
+        no_token_for(uri, None).await;
+        // The URI decides, not the header.
+        no_token_for(uri, Some("storage.googleapis.com")).await;
+    }
+    let (source, inner) = (Script::tokens(3599), Inner::new());
+    let client = ScopedAuthLayer::from_cache(cache(source)).layer(inner.clone());
+    for uri in [
+        "https://STORAGE.googleapis.com/",
+        "https://storage.googleapis.com:443/",
+        BUCKET,
+    ] {
+        let mut request = get(uri);
+        request
+            .headers_mut()
+            .insert("host", "evil.example".parse().unwrap());
+        client.clone().oneshot(request).await.unwrap();
+    }
+    assert_eq!(inner.tokens(), ["tok-1"; 3]);
+}
+
+/// Compiles only while the type lacks the trait: with it, the name below is ambiguous.
+macro_rules! lacks {
+    ($type:ty: $($bound:tt)+) => {
+        const _: fn() = || {
+            trait Ambiguous<A> {
+                fn name() {}
+            }
+            struct WithIt;
+            impl<T: ?Sized> Ambiguous<()> for T {}
+            impl<T: ?Sized + $($bound)+> Ambiguous<WithIt> for T {}
+            let _ = <$type as Ambiguous<_>>::name;
+        };
+    };
+}
+
+lacks!(Token: std::fmt::Display);
+lacks!(Token: serde::Serialize);
+lacks!(Token: std::ops::Deref);
+lacks!(Token: AsRef<str>);
+lacks!(Token: Into<String>);
+lacks!(Token: PartialEq);
+lacks!(TokenCache: std::fmt::Display);
+lacks!(TokenCache: serde::Serialize);
+
+/// The guards are above, and are checked when this file is compiled.
+#[test]
+fn s145_a_token_has_one_way_in_and_its_name_says_so() {
+    assert_eq!(
+        Token::new(SECRET, Duration::from_secs(1)).expose_secret(),
+        SECRET
+    );
 }
 
 #[tokio::test(start_paused = true)]

@@ -94,6 +94,8 @@ async fn s065_an_outage_while_a_token_is_valid_is_not_noticed() {
             .filter(outside_guard)
             .all(|met| met.took.is_zero())
     );
+    // In the guard band a request waits for an attempt, and this source fails at once.
+    assert!(met.iter().all(|met| met.took < Duration::from_millis(10)));
     assert_eq!(
         inner.last_token().unwrap(),
         format!("tok-{}", source.calls())

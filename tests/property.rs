@@ -17,13 +17,13 @@ use std::{
     fmt::Write,
     sync::{
         Arc, Mutex,
-        atomic::{AtomicBool, Ordering},
+        atomic::{AtomicBool, AtomicUsize, Ordering},
     },
     time::{Duration, SystemTime},
 };
 
 use http::StatusCode;
-use proptest::{prelude::*, test_runner::TestCaseResult};
+use proptest::prelude::*;
 use support::{Answer, BUCKET, Inner, Script, send};
 use tokio::time::{Instant, sleep, timeout};
 use tower::Layer;
@@ -35,6 +35,8 @@ enum Event {
     Pass(u64),
     /// This many requests, each given up after so many milliseconds if not answered.
     Requests { count: usize, patience: u64 },
+    /// One request every so many milliseconds, this many times.
+    Traffic { every: u64, count: usize },
     /// From now on the source answers so.
     Source { life: u64, latency: u64, mood: Mood },
     /// The machine sleeps for so many seconds.
@@ -68,12 +70,19 @@ fn event() -> impl Strategy<Value = Event> {
         6 => pass.prop_map(Event::Pass),
         6 => (1_usize..20, prop_oneof![1_u64..500, 500_u64..40_000])
             .prop_map(|(count, patience)| Event::Requests { count, patience }),
+        2 => (prop_oneof![100_u64..2_000, 2_000_u64..600_000], 1_usize..200)
+            .prop_map(|(every, count)| Event::Traffic { every, count }),
         4 => (life, latency, mood)
             .prop_map(|(life, latency, mood)| Event::Source { life, latency, mood }),
         1 => (1_u64..20_000).prop_map(Event::Suspend),
         1 => (-20_000_i64..20_000).prop_map(Event::Jump),
         2 => Just(Event::Refuse),
     ]
+}
+
+/// An attempt of the metadata server's, and one that no latency here is too long for.
+fn attempt() -> impl Strategy<Value = Duration> {
+    prop_oneof![3 => Just(Duration::from_secs(3)), 1 => Just(Duration::from_secs(25))]
 }
 
 /// What the source said of a token, and when it was asked.
@@ -103,12 +112,31 @@ struct World {
     /// How long the machine slept: the server did not.
     slept: Mutex<Duration>,
     refuse: AtomicBool,
+    /// How long an attempt may take.
+    attempt: Duration,
+    /// For each attempt, whether it was bound to fail.
+    doomed: Mutex<Vec<bool>>,
+    /// Requests that came to an end, and those that have not.
+    met: Mutex<Vec<Met>>,
+    waiting: AtomicUsize,
+    /// When the wall clock was set back, which can bring a token back to life that had expired by it
+    /// alone; nobody is told.
+    set_back: Mutex<Vec<Instant>>,
     story: Mutex<String>,
     broken: Mutex<Option<String>>,
 }
 
+/// One request's fate.
+#[derive(Clone, Copy, Debug)]
+struct Met {
+    asked: Instant,
+    ended: Instant,
+    /// It went out: there was a token.
+    left: bool,
+}
+
 impl World {
-    fn new() -> Arc<Self> {
+    fn new(attempt: Duration) -> Arc<Self> {
         Arc::new(Self {
             clock: TestClock::new(),
             begun: Instant::now(),
@@ -117,6 +145,11 @@ impl World {
             last: Mutex::default(),
             slept: Mutex::default(),
             refuse: AtomicBool::new(false),
+            attempt,
+            doomed: Mutex::default(),
+            met: Mutex::default(),
+            waiting: AtomicUsize::new(0),
+            set_back: Mutex::default(),
             story: Mutex::default(),
             broken: Mutex::default(),
         })
@@ -138,6 +171,8 @@ impl World {
         self.tell(&format!(
             "attempt {number} begins; the source is {mood:?}, {latency:?}"
         ));
+        let never = matches!(mood, Mood::Failing | Mood::Hanging) || latency > self.attempt;
+        self.doomed.lock().unwrap().push(never);
         let mut stated = self.stated.lock().unwrap();
         let mut last = self.last.lock().unwrap();
         let now = self.begun.elapsed() + *self.slept.lock().unwrap();
@@ -164,10 +199,14 @@ impl World {
     fn attached(&self, name: &str) -> StatusCode {
         let (stated, wall) = (self.stated.lock().unwrap(), self.clock.wall());
         if !stated[name].iter().any(|statement| statement.holds(wall)) {
-            self.broken(format!(
-                "{name} left when it had expired: {:?}",
-                stated[name]
-            ));
+            let said = stated[name].iter().map(|statement| {
+                let asked = (statement.sent - self.begun).as_secs_f64();
+                let by_wall = wall.duration_since(statement.sent_wall).unwrap_or_default();
+                let life = statement.life;
+                format!("asked for at {asked:.3}, good for {life:?}, {by_wall:.3?} ago by the wall")
+            });
+            let said = said.collect::<Vec<_>>().join("; ");
+            self.broken(format!("{name} left when it had expired: {said}"));
         }
         if self.refuse.swap(false, Ordering::SeqCst) {
             self.tell(&format!("{name} is refused"));
@@ -180,10 +219,16 @@ impl World {
 /// Longer than the longest wait (30 s) by one timer tick.
 const LONGEST: Duration = Duration::from_millis(30_010);
 
-async fn requests(world: &Arc<World>, client: &ScopedAuth<Inner>, count: usize, patience: u64) {
-    let patience = Duration::from_millis(patience);
+/// More patience than anybody needs.
+const LONG: Duration = Duration::from_secs(60);
+
+/// Two requests that are woken by one timer may be ticks apart.
+const TICK: Duration = Duration::from_millis(10);
+
+fn requests(world: &Arc<World>, client: &ScopedAuth<Inner>, count: usize, patience: Duration) {
     for _ in 0..count {
         let (world, client) = (world.clone(), client.clone());
+        world.waiting.fetch_add(1, Ordering::SeqCst);
         tokio::spawn(async move {
             let asked = Instant::now();
             let answer = timeout(patience, send(&client, BUCKET)).await;
@@ -193,14 +238,21 @@ async fn requests(world: &Arc<World>, client: &ScopedAuth<Inner>, count: usize, 
             if answer.is_err() && patience > LONGEST {
                 world.broken(format!("a request was not answered in {patience:?}"));
             }
+            let left = answer.is_ok_and(|result| result.is_ok());
+            world.met.lock().unwrap().push(Met {
+                asked,
+                ended: Instant::now(),
+                left,
+            });
+            world.waiting.fetch_sub(1, Ordering::SeqCst);
         });
     }
 }
 
-async fn live_through(events: &[Event]) -> Result<(), String> {
-    let world = World::new();
+async fn live_through(attempt: Duration, events: &[Event]) -> Result<(), String> {
+    let world = World::new(attempt);
     let play = world.clone();
-    let source = Script::new(move |call| play.answer(call.number));
+    let source = Script::new(move |call| play.answer(call.number)).with_timeout(attempt);
     let check = world.clone();
     let inner = Inner::answering(move |seen| check.attached(seen.token().unwrap()));
     let cache = TokenCache::builder(source.clone())
@@ -213,8 +265,14 @@ async fn live_through(events: &[Event]) -> Result<(), String> {
         match *event {
             Event::Pass(milliseconds) => sleep(Duration::from_millis(milliseconds)).await,
             Event::Requests { count, patience } => {
-                requests(&world, &client, count, patience).await;
+                requests(&world, &client, count, Duration::from_millis(patience));
                 tokio::task::yield_now().await;
+            }
+            Event::Traffic { every, count } => {
+                for _ in 0..count {
+                    requests(&world, &client, 1, LONG);
+                    sleep(Duration::from_millis(every)).await;
+                }
             }
             Event::Source {
                 life,
@@ -228,6 +286,9 @@ async fn live_through(events: &[Event]) -> Result<(), String> {
                 *world.slept.lock().unwrap() += Duration::from_secs(seconds);
             }
             Event::Jump(seconds) => {
+                if seconds < 0 {
+                    world.set_back.lock().unwrap().push(Instant::now());
+                }
                 let (wall, by) = (
                     world.clock.wall(),
                     Duration::from_secs(seconds.unsigned_abs()),
@@ -248,21 +309,22 @@ async fn live_through(events: &[Event]) -> Result<(), String> {
     }
 }
 
-/// From here on the source is well: eleven seconds later so are the requests.
-async fn heal(world: &World, client: &ScopedAuth<Inner>) {
+/// From here on the source is well: eleven seconds later so are the requests. Where an attempt may
+/// take longer than the metadata server's, one that hangs is in the way for as much longer.
+async fn heal(world: &Arc<World>, client: &ScopedAuth<Inner>) {
     world.refuse.store(false, Ordering::SeqCst);
     *world.behaviour.lock().unwrap() = (3599, 0, Mood::Well);
     world.tell("the source is well for good");
     // Traffic, as requests drive the attempts.
     let healed = Instant::now();
-    while healed.elapsed() < Duration::from_secs(11) {
-        let _ = timeout(Duration::from_millis(100), send(client, BUCKET)).await;
+    while healed.elapsed() < Duration::from_secs(8) + world.attempt {
+        requests(world, client, 1, Duration::from_millis(100));
         sleep(Duration::from_millis(100)).await;
     }
     let asked = Instant::now();
     match send(client, BUCKET).await {
-        Err(error) => world.broken(format!("not healed after 11 s: {error}")),
-        Ok(_) if asked.elapsed() > Duration::from_millis(10) => {
+        Err(error) => world.broken(format!("not healed in time: {error}")),
+        Ok(_) if asked.elapsed() > TICK => {
             world.broken(format!(
                 "healed, and yet a request waits {:?}",
                 asked.elapsed()
@@ -270,13 +332,24 @@ async fn heal(world: &World, client: &ScopedAuth<Inner>) {
         }
         Ok(_) => {}
     }
+    // Whoever waited has been woken.
+    tokio::task::yield_now().await;
+    let waiting = world.waiting.load(Ordering::SeqCst);
+    if waiting > 0 {
+        world.broken(format!("healed, and {waiting} requests still wait"));
+    }
 }
 
 fn judge(world: &World, source: &Script) {
     if source.peak() > 1 {
         world.broken(format!("{} fetches at once", source.peak()));
     }
-    let times = source.times();
+    judge_pace(world, &source.times());
+    judge_wake_ups(world);
+}
+
+/// What the documentation says of the pace.
+fn judge_pace(world: &World, times: &[Duration]) {
     // A refused token may be replaced at once, and its successor; then there is a pause.
     if let Some(three) = times
         .windows(3)
@@ -284,20 +357,54 @@ fn judge(world: &World, source: &Script) {
     {
         world.broken(format!("three attempts close together: {three:?}"));
     }
+    // Tokens that live a second are fetched every second.
     if let Some(minute) = times
         .windows(75)
         .find(|w| w[74] - w[0] < Duration::from_secs(60))
     {
         world.broken(format!("75 attempts within a minute, from {:?}", minute[0]));
     }
+    // While all fail: 16 in the first minute, the guard band's and the expiry's own, and some luck.
+    let doomed = world.doomed.lock().unwrap();
+    for (attempts, doomed) in times.windows(21).zip(doomed.windows(21)) {
+        let span = attempts[20] - attempts[0];
+        if doomed.iter().all(|doomed| *doomed) && span < Duration::from_secs(60) {
+            world.broken(format!(
+                "21 failures within {span:?}, from {:?}",
+                attempts[0]
+            ));
+        }
+    }
 }
 
-fn run(events: &[Event]) -> TestCaseResult {
+/// Nobody waits on when somebody who came later, or at the same time, has gone out already.
+fn judge_wake_ups(world: &World) {
+    let mut met = world.met.lock().unwrap().clone();
+    met.sort_by_key(|met| met.asked);
+    let set_back = world.set_back.lock().unwrap();
+    let mut overtaken_at: Option<Instant> = None;
+    for request in met.iter().rev() {
+        let revived = |at: &Instant| (request.asked..=request.ended).contains(at);
+        if let Some(at) = overtaken_at
+            && request.ended > at + TICK
+            && !set_back.iter().any(revived)
+        {
+            world.broken(format!(
+                "a request of {:?} was not woken: it waited until {:?}, another went out at {:?}",
+                request.asked - world.begun,
+                request.ended - world.begun,
+                at - world.begun,
+            ));
+        }
+        if request.left {
+            overtaken_at = Some(overtaken_at.map_or(request.ended, |at| at.min(request.ended)));
+        }
+    }
+}
+
+fn paused() -> tokio::runtime::Runtime {
     let runtime = tokio::runtime::Builder::new_current_thread();
-    let runtime = { runtime }.enable_all().start_paused(true).build().unwrap();
-    runtime
-        .block_on(live_through(events))
-        .map_err(TestCaseError::fail)
+    { runtime }.enable_all().start_paused(true).build().unwrap()
 }
 
 fn check(cases: u32) {
@@ -308,7 +415,11 @@ fn check(cases: u32) {
     };
     let mut runner = proptest::test_runner::TestRunner::new(config);
     let events = proptest::collection::vec(event(), 1..60);
-    if let Err(failure) = runner.run(&events, |events| run(&events)) {
+    let told = runner.run(&(attempt(), events), |(attempt, events)| {
+        let lived = paused().block_on(live_through(attempt, &events));
+        lived.map_err(TestCaseError::fail)
+    });
+    if let Err(failure) = told {
         panic!("{failure}");
     }
 }
@@ -322,4 +433,67 @@ fn s004_no_expired_token_leaves_whatever_happens() {
 #[ignore = "minutes; the same with 10,000 cases"]
 fn s004_no_expired_token_leaves_whatever_happens_at_length() {
     check(10_000);
+}
+
+/// A week of even traffic, at a source that is somebody else with every call: lives of 1 s to 2 h,
+/// latencies of 0 to 20 s, three failures in ten.
+async fn a_week(seed: u64, count: u32) -> Result<(), String> {
+    let world = World::new(Duration::from_secs(25));
+    let play = world.clone();
+    let chance = Mutex::new(fastrand::Rng::with_seed(seed));
+    let source = Script::new(move |call| {
+        let mut chance = chance.lock().unwrap();
+        let mood = match chance.u8(0..10) {
+            0..3 => Mood::Failing,
+            _ => Mood::Well,
+        };
+        let (life, latency) = (chance.u64(1..=7_200), chance.u64(0..=20_000));
+        *play.behaviour.lock().unwrap() = (life, latency, mood);
+        play.answer(call.number)
+    })
+    .with_timeout(world.attempt);
+    let check = world.clone();
+    let inner = Inner::answering(move |seen| check.attached(seen.token().unwrap()));
+    let cache = TokenCache::builder(source.clone())
+        .clock(world.clock.clone())
+        .build()
+        .unwrap();
+    let client = ScopedAuthLayer::from_cache(cache).layer(inner.clone());
+    let every = Duration::from_secs(7 * 24 * 3600) / count;
+    for _ in 0..count {
+        requests(&world, &client, 1, LONG);
+        sleep(every).await;
+    }
+    sleep(LONG).await;
+    judge(&world, &source);
+    if inner.calls() < count as usize / 2 {
+        world.broken(format!("{} of {count} requests went out", inner.calls()));
+    }
+    let broken = world.broken.lock().unwrap().take();
+    match broken {
+        Some(promise) => Err(format!(
+            "seed {seed}: {promise}\n{}",
+            world.story.lock().unwrap()
+        )),
+        None => Ok(()),
+    }
+}
+
+fn weeks(seeds: u64, count: u32) {
+    for seed in 0..seeds {
+        if let Err(story) = paused().block_on(a_week(seed, count)) {
+            panic!("{story}");
+        }
+    }
+}
+
+#[test]
+fn s004_a_week_with_a_source_of_many_moods() {
+    weeks(2, 10_000);
+}
+
+#[test]
+#[ignore = "minutes; the full size: 200 seeds, 100,000 requests each"]
+fn s004_weeks_with_a_source_of_many_moods() {
+    weeks(200, 100_000);
 }

@@ -200,8 +200,9 @@ async fn s152_a_server_that_repeats_the_revoked_token_is_not_stormed() {
             .filter(|at| (secs(60 * n)..secs(60 * (n + 1))).contains(*at))
             .count()
     };
+    // The first minute has the fetch that began it all.
     assert!(
-        (0..5).all(|n| minute(n) <= 13),
+        minute(0) <= 13 && (1..5).all(|n| minute(n) <= 12),
         "{:?}",
         (0..5).map(minute).collect::<Vec<_>>()
     );
@@ -251,6 +252,39 @@ async fn s153_a_request_of_reqwest_that_cannot_be_cloned_is_sent_once() {
     *request.body_mut() = Some(reqwest::Body::wrap(body));
     let cloned = Policy::<_, reqwest::Response, Answered>::clone_request(&mut policy, &request);
     assert!(cloned.is_none());
+}
+
+#[tokio::test(start_paused = true)]
+async fn s153_a_body_that_can_be_sent_once_is_sent_once() {
+    let calls = Arc::new(AtomicUsize::new(0));
+    let counter = Arc::clone(&calls);
+    let inner = tower::service_fn(move |request: reqwest::Request| {
+        counter.fetch_add(1, Ordering::SeqCst);
+        let status = match request.headers()[AUTHORIZATION].to_str().unwrap() {
+            "Bearer tok-1" => StatusCode::UNAUTHORIZED,
+            _ => StatusCode::OK,
+        };
+        let response = Response::builder()
+            .status(status)
+            .body(reqwest::Body::from(""));
+        async move { Ok::<_, std::convert::Infallible>(reqwest::Response::from(response.unwrap())) }
+    });
+    let url: reqwest::Url = BUCKET.parse().unwrap();
+    let once = http_body_util::Full::new(bytes::Bytes::from("once"));
+    for (body, sent, answered) in [
+        (reqwest::Body::wrap(once), 1, StatusCode::UNAUTHORIZED),
+        (reqwest::Body::from("replayable"), 2, StatusCode::OK),
+    ] {
+        let client = ServiceBuilder::new()
+            .retry(RetryUnauthorized::new())
+            .layer(layer(&Script::tokens(3599)))
+            .service(inner.clone());
+        let mut request = reqwest::Request::new(reqwest::Method::POST, url.clone());
+        *request.body_mut() = Some(body);
+        let response = client.oneshot(request).await.unwrap();
+        assert_eq!(response.status(), answered);
+        assert_eq!(calls.swap(0, Ordering::SeqCst), sent);
+    }
 }
 
 #[tokio::test(start_paused = true)]

@@ -192,6 +192,11 @@ impl FakeMds {
             .collect()
     }
 
+    /// Forgets the requests so far, for who counts bytes.
+    pub fn forget(&self) {
+        *self.shared.requests.lock().unwrap() = Vec::new();
+    }
+
     pub fn token_requests(&self) -> usize {
         self.requests()
             .iter()

@@ -1,17 +1,19 @@
 //! What the scenarios are told with: a metadata server with a script, a source with a script, an
-//! inner service that insists on Tower's contract, and a log that records everything.
+//! inner service that insists on Tower's contract, a log that records everything, and a process of one's own.
 //!
 //! Time in scripted tests is Tokio's, paused; sockets are used by tests in real time only.
 
 // Each test target uses its own part of it.
 #![allow(dead_code, unused_imports, unreachable_pub)]
 
+pub mod child;
 pub mod fake_mds;
 pub mod folder;
 pub mod inner;
 pub mod jwt;
 pub mod script;
 pub mod trace;
+pub mod troubles;
 
 use http::Request;
 use tower::{BoxError, Service, ServiceExt};

@@ -1,0 +1,66 @@
+//! A test in a process of its own: the test binary once more, for that one test, which takes the
+//! other branch of its function there.
+//!
+//! Knows processes. Does not know what a test says to its child, or hears from it.
+
+use std::{
+    env,
+    ffi::OsStr,
+    process::{Child, Command, Output, Stdio},
+    thread,
+    time::{Duration, Instant},
+};
+
+/// Set in a process that was started by a test; its value is what that test says to it.
+pub const CHILD: &str = "TOWER_SCOPED_AUTH_TEST_CHILD";
+
+/// What the parent says, in a child.
+pub fn told() -> Option<String> {
+    env::var(CHILD).ok()
+}
+
+/// What starts this test (by its name in full) in a process of its own, and says `tell` to it.
+pub fn rerun(test: &str, tell: &str) -> Command {
+    rerun_under(env::current_exe().unwrap(), &[], test, tell)
+}
+
+/// The same, by way of another program that runs what its last arguments say.
+pub fn rerun_under(
+    program: impl AsRef<OsStr>,
+    arguments: &[&OsStr],
+    test: &str,
+    tell: &str,
+) -> Command {
+    let mut command = Command::new(program);
+    command
+        .args(arguments)
+        .args([test, "--exact", "--nocapture", "--test-threads=1"])
+        .arg("--include-ignored")
+        .env(CHILD, tell)
+        .stdin(Stdio::null())
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped());
+    command
+}
+
+/// Waits for its end, which comes in time and in good order.
+pub fn end(mut child: Child, limit: Duration) -> Output {
+    let begun = Instant::now();
+    while child.try_wait().unwrap().is_none() {
+        if begun.elapsed() > limit {
+            child.kill().unwrap();
+        }
+        thread::sleep(Duration::from_millis(1));
+    }
+    let output = child.wait_with_output().unwrap();
+    let stdout = String::from_utf8_lossy(&output.stdout);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(
+        output.status.success(),
+        "{} after {:?}\n{stdout}{stderr}",
+        output.status,
+        begun.elapsed()
+    );
+    assert!(stdout.contains("1 passed"), "no such test\n{stdout}");
+    output
+}
