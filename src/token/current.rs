@@ -78,7 +78,7 @@ impl Current {
         // Read before the lease: a lease newer than its number is merely looked at again.
         let epoch = self.epoch.load(Ordering::Acquire);
         let lease = self.lease.load();
-        let unquestioned = lease.as_ref().filter(|lease| lease.is_unquestioned(now));
+        let unquestioned = (*lease).as_ref().filter(|lease| lease.is_unquestioned(now));
         *memo = match unquestioned.and_then(|lease| Some((lease, lease.stamp()?))) {
             Some((lease, stamp)) => Memo {
                 epoch: if epoch % 2 == 0 { epoch } else { NEVER },
