@@ -260,8 +260,7 @@ async fn throughput(addr: SocketAddr) {
             ]);
         }
     }
-    table
-        .finish();
+    table.finish();
 }
 
 fn ratio(of: Middle) -> [String; 3] {
@@ -331,8 +330,7 @@ async fn tail(addr: SocketAddr) {
             format!("{:.0}", p999.high),
         ]);
     }
-    table
-        .finish();
+    table.finish();
     println!("\n{} refreshes", mds.token_requests() - 1);
 }
 

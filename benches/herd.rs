@@ -95,6 +95,5 @@ async fn main() {
         format!("{:.0}", bytes.median),
         most.to_string(),
     ]);
-    table
-        .finish();
+    table.finish();
 }
