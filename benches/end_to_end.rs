@@ -47,7 +47,8 @@ use support::{
 use tokio::{net::TcpListener, runtime, task::JoinSet};
 use tower::{BoxError, Layer, Service, ServiceExt};
 use tower_scoped_auth::{
-    Destinations, MetadataServer, ScopedAuthLayer, Scopes, Token, TokenRequest, TokenSource,
+    Destinations, MetadataServer, ScopedAuthLayer, Scopes, Token, TokenCache, TokenRequest,
+    TokenSource,
     emulator::{Emulator, Fault},
 };
 
@@ -198,9 +199,8 @@ async fn by_turns(arms: &[Once]) -> Vec<Vec<f64>> {
     samples
 }
 
-async fn throughput(addr: SocketAddr) {
+async fn throughput(addr: SocketAddr, cache: TokenCache) {
     let here = || Destinations::only([format!("http://{addr}")]).expect("valid");
-    let cache = warm_cache(&[TokenRequest::access_token(Scopes::default())]);
     let auth = || ScopedAuthLayer::from_cache(cache.clone()).destinations(here());
     let mut value = HeaderValue::from_str(&format!("Bearer {}", secret())).expect("valid");
     value.set_sensitive(true);
@@ -338,8 +338,9 @@ const COMMAND: &str = "cargo bench --bench end_to_end";
 
 fn main() {
     let addr = serve();
+    let cache = warm_cache(&[TokenRequest::access_token(Scopes::default())]);
     run(async {
-        throughput(addr).await;
+        throughput(addr, cache).await;
         tail(addr).await;
     });
 }

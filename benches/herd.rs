@@ -10,9 +10,7 @@
 
 mod support;
 
-use std::{
-    time::{Duration, Instant},
-};
+use std::time::{Duration, Instant};
 
 use support::{
     heap,
