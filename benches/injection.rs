@@ -15,7 +15,11 @@
 
 mod support;
 
-use std::{process::ExitCode, time::Instant};
+use std::{
+    process::ExitCode,
+    task::{Context, Poll},
+    time::Instant,
+};
 
 use http::{HeaderValue, Request, header::AUTHORIZATION};
 use support::{
@@ -125,6 +129,24 @@ fn by_reqwest() -> reqwest::Request {
     request
 }
 
+/// A clone for each request, of a service that is never called itself.
+#[derive(Clone)]
+struct ClonePerRequest<S>(S);
+
+impl<S: Service<Request<()>> + Clone> Service<Request<()>> for ClonePerRequest<S> {
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.0.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<()>) -> S::Future {
+        self.0.clone().call(request)
+    }
+}
+
 /// The constant value, inserted by hand.
 #[derive(Clone)]
 struct Floor(HeaderValue);
@@ -134,10 +156,7 @@ impl Service<Request<()>> for Floor {
     type Error = <Sink as Service<Request<()>>>::Error;
     type Future = <Sink as Service<Request<()>>>::Future;
 
-    fn poll_ready(
-        &mut self,
-        cx: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Result<(), Self::Error>> {
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
         Service::<Request<()>>::poll_ready(&mut Sink, cx)
     }
 
@@ -193,6 +212,9 @@ const CASES: &[Case] = &[
         on(AddAuthorizationLayer::bearer(&secret()).as_sensitive(true).layer(Sink), get)
     } },
     Case { name: "this crate", over: BARE, build: || on(layer().layer(Sink), get) },
+    Case { name: "clone() per request", over: BARE, build: || {
+        on(ClonePerRequest(layer().layer(Sink)), get)
+    } },
     Case { name: "trust_inner (no destination check)", over: BARE, build: || {
         on(layer().destinations(Destinations::trust_inner()).layer(Sink), get)
     } },
