@@ -32,7 +32,7 @@ use support::{
     heap,
     results::Table,
     samples::{middle, paired},
-    warm::{drive, request, scopes, secret, warm_cache},
+    warm::{exchange, request, scopes, secret, warm_cache},
 };
 use tokio::runtime::{self, Runtime};
 use tower::{Layer, Service};
@@ -116,7 +116,7 @@ where
 {
     Box::new(move || {
         let mut service = service.clone();
-        round_trips(move |request| taken_off(drive(&mut service, request)))
+        round_trips(move |request| taken_off(exchange(&mut service, request)))
     })
 }
 
@@ -127,7 +127,7 @@ where
 {
     Box::new(move || {
         let service = service.clone();
-        round_trips(move |request| taken_off(drive(&mut service.clone(), request)))
+        round_trips(move |request| taken_off(exchange(&mut service.clone(), request)))
     })
 }
 

@@ -67,7 +67,7 @@ where
         let requests: Vec<_> = (0..BATCH).map(|_| (self.next)()).collect();
         let begun = Instant::now();
         for request in requests {
-            drive(&mut self.service, request);
+            self.send(request);
         }
         begun.elapsed().as_secs_f64() * 1e9 / BATCH as f64
     }
@@ -75,8 +75,20 @@ where
     fn run(&mut self, count: usize) {
         for _ in 0..count {
             let request = (self.next)();
-            drive(&mut self.service, request);
+            self.send(request);
         }
+    }
+}
+
+impl<S, F> On<S, F> {
+    /// A request comes from elsewhere, also where there is no layer: otherwise the bare case would be
+    /// spared a move that no program is spared.
+    #[inline(never)]
+    fn send<R>(&mut self, request: R)
+    where
+        S: Service<R>,
+    {
+        drive(&mut self.service, request);
     }
 }
 
@@ -95,10 +107,12 @@ fn get() -> Request<()> {
 
 /// A request that brings a header of its own.
 fn authorized() -> Request<()> {
-    let mut request = get();
-    let value = HeaderValue::from_static("Bearer mine");
-    request.headers_mut().insert(AUTHORIZATION, value);
-    request
+    Request::get("https://storage.googleapis.com/storage/v1/b/bucket/o")
+        .header("accept", "application/json")
+        .header("user-agent", "bench")
+        .header("authorization", "Bearer mine")
+        .body(())
+        .expect("valid")
 }
 
 /// A request with an extension that says nothing to the layer.
