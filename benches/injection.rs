@@ -1,85 +1,204 @@
 //! What stamping one request costs: `cargo bench --bench injection`.
 //!
 //! The inner service is ready at once and drops the request; a request has a parsed URI and three
-//! headers. Times are medians over interleaved rounds; they drift between runs and machines, so
-//! compare only what stands in one table. With `-- --instructions NAME N` it runs one case N times,
-//! for `valgrind --tool=callgrind`: see `.ci/instructions`.
+//! headers. Every case has a baseline that differs in nothing but the layer. Times are medians over
+//! interleaved rounds; they drift between runs and machines, so compare only what stands in one
+//! table. With `-- --instructions NAME N` it runs one case N times, for `valgrind --tool=callgrind`:
+//! see `.ci/instructions`. `-- --list` prints every case and its baseline.
 
-#![allow(clippy::expect_used, clippy::indexing_slicing)]
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    missing_docs
+)]
+
+mod support;
 
 use std::{
-    convert::Infallible,
-    future::{Future, Ready, ready},
-    hint::black_box,
-    pin::pin,
     process::ExitCode,
-    task::{Context, Poll, Waker},
-    time::{Duration, Instant},
+    task::{Context, Poll},
+    time::Instant,
 };
 
-use http::{HeaderValue, Request, Response, header::AUTHORIZATION};
+use http::{HeaderValue, Request, header::AUTHORIZATION};
+use support::{
+    results::Table,
+    samples::{middle, paired},
+    warm::{Sink, drive, request, scopes, secret, warm_cache},
+};
 use tower::{Layer, Service};
 use tower_http::auth::AddAuthorizationLayer;
-use tower_scoped_auth::{
-    Destinations, ScopedAuthLayer, Scopes, Token, TokenCache, TokenRequest, source,
-};
+use tower_scoped_auth::{Audience, Destinations, ScopedAuthLayer, Scopes, TokenRequest};
 
-/// Ready at once; drops the request.
-#[derive(Clone)]
-struct Sink;
+/// Short beside a time slice, so that most batches are not interrupted on a machine that has other work.
+const BATCH: usize = 500;
+const ROUNDS: usize = 1_000;
 
-impl Service<Request<()>> for Sink {
-    type Response = Response<()>;
-    type Error = Infallible;
-    type Future = Ready<Result<Response<()>, Infallible>>;
+/// As many as a cache remembers by default.
+const KEYS: usize = 256;
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
+struct Case {
+    name: &'static str,
+    /// The case that it is compared with.
+    over: &'static str,
+    build: fn() -> Box<dyn Subject>,
+}
+
+trait Subject {
+    /// Nanoseconds per request, building the requests not included.
+    fn batch(&mut self) -> f64;
+    /// So many requests, and nothing else that depends on how many.
+    fn run(&mut self, count: usize);
+}
+
+/// A service, and the requests that it gets.
+struct On<S, F> {
+    service: S,
+    next: F,
+}
+
+impl<R, S, F> Subject for On<S, F>
+where
+    S: Service<R>,
+    F: FnMut() -> R,
+{
+    fn batch(&mut self) -> f64 {
+        let requests: Vec<_> = (0..BATCH).map(|_| (self.next)()).collect();
+        let begun = Instant::now();
+        for request in requests {
+            self.send(request);
+        }
+        begun.elapsed().as_secs_f64() * 1e9 / BATCH as f64
     }
 
-    fn call(&mut self, request: Request<()>) -> Self::Future {
-        black_box(&request);
-        ready(Ok(Response::new(())))
+    fn run(&mut self, count: usize) {
+        for _ in 0..count {
+            let request = (self.next)();
+            self.send(request);
+        }
     }
 }
 
-fn request() -> Request<()> {
+impl<S, F> On<S, F> {
+    /// A request comes from elsewhere, also where there is no layer: otherwise the bare case would be
+    /// spared a move that no program is spared.
+    #[inline(never)]
+    fn send<R>(&mut self, request: R)
+    where
+        S: Service<R>,
+    {
+        drive(&mut self.service, request);
+    }
+}
+
+fn on<R, S, F>(service: S, next: F) -> Box<dyn Subject>
+where
+    R: 'static,
+    S: Service<R> + 'static,
+    F: FnMut() -> R + 'static,
+{
+    Box::new(On { service, next })
+}
+
+fn get() -> Request<()> {
+    request(())
+}
+
+/// A request that brings a header of its own.
+fn authorized() -> Request<()> {
     Request::get("https://storage.googleapis.com/storage/v1/b/bucket/o")
         .header("accept", "application/json")
         .header("user-agent", "bench")
-        .header("x-goog-api-client", "bench/1")
+        .header("authorization", "Bearer mine")
         .body(())
         .expect("valid")
 }
 
-fn drive<S: Service<Request<()>>>(service: &mut S, request: Request<()>) {
-    let mut context = Context::from_waker(Waker::noop());
-    assert!(service.poll_ready(&mut context).is_ready());
-    let mut future = pin!(service.call(request));
-    assert!(
-        future.as_mut().poll(&mut context).is_ready(),
-        "a warm request waits"
-    );
+/// A request with an extension that says nothing to the layer.
+fn extended() -> Request<()> {
+    let mut request = get();
+    request.extensions_mut().insert(0_u8);
+    request
 }
 
-/// As long as a real one.
-fn secret() -> String {
-    "x".repeat(1024)
+/// Requests that choose their scopes: these in turn.
+fn scoped(choices: usize) -> impl FnMut() -> Request<()> {
+    let choices: Vec<Scopes> = (0..choices).map(scopes).collect();
+    let mut turn = choices.into_iter().cycle();
+    move || {
+        let mut request = get();
+        let scopes = turn.next().expect("it goes round");
+        request.extensions_mut().insert(scopes);
+        request
+    }
+}
+
+fn by_reqwest() -> reqwest::Request {
+    let url = "https://storage.googleapis.com/storage/v1/b/bucket/o";
+    let url = url.parse().expect("valid");
+    let mut request = reqwest::Request::new(reqwest::Method::GET, url);
+    let (parts, ()) = get().into_parts();
+    *request.headers_mut() = parts.headers;
+    request
+}
+
+/// A clone for each request, of a service that is never called itself.
+#[derive(Clone)]
+struct ClonePerRequest<S>(S);
+
+impl<S: Service<Request<()>> + Clone> Service<Request<()>> for ClonePerRequest<S> {
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.0.poll_ready(cx)
+    }
+
+    fn call(&mut self, request: Request<()>) -> S::Future {
+        self.0.clone().call(request)
+    }
+}
+
+/// The constant value, inserted by hand.
+#[derive(Clone)]
+struct Floor(HeaderValue);
+
+impl Service<Request<()>> for Floor {
+    type Response = <Sink as Service<Request<()>>>::Response;
+    type Error = <Sink as Service<Request<()>>>::Error;
+    type Future = <Sink as Service<Request<()>>>::Future;
+
+    fn poll_ready(&mut self, cx: &mut Context<'_>) -> Poll<Result<(), Self::Error>> {
+        Service::<Request<()>>::poll_ready(&mut Sink, cx)
+    }
+
+    fn call(&mut self, mut request: Request<()>) -> Self::Future {
+        request.headers_mut().insert(AUTHORIZATION, self.0.clone());
+        Sink.call(request)
+    }
+}
+
+fn floor() -> Floor {
+    Floor(HeaderValue::from_str(&format!("Bearer {}", secret())).expect("valid"))
 }
 
 fn layer() -> ScopedAuthLayer {
-    let cache = TokenCache::new(source::from_fn(|_: TokenRequest| async {
-        Ok::<_, Infallible>(Token::new(secret(), Duration::from_secs(86_400)))
-    }));
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
-    let runtime = runtime.expect("a runtime");
-    for scopes in [Scopes::default(), Scopes::cloud_platform()] {
-        let request = TokenRequest::access_token(scopes);
-        runtime.block_on(cache.token(&request)).expect("a token");
-    }
-    ScopedAuthLayer::from_cache(cache)
+    ScopedAuthLayer::from_cache(warm_cache(&[TokenRequest::access_token(Scopes::default())]))
+}
+
+/// Its cache holds a token for each of so many scopes as well.
+fn layer_with(keys: usize) -> ScopedAuthLayer {
+    let mut requests = vec![TokenRequest::access_token(Scopes::default())];
+    requests.extend((0..keys).map(|number| TokenRequest::access_token(scopes(number))));
+    ScopedAuthLayer::from_cache(warm_cache(&requests))
+}
+
+fn layer_per_origin() -> ScopedAuthLayer {
+    let audience = Audience::new("https://storage.googleapis.com").expect("valid");
+    ScopedAuthLayer::from_cache(warm_cache(&[TokenRequest::id_token(audience)]))
+        .audience(Audience::per_origin())
 }
 
 fn patterns(count: usize) -> Destinations {
@@ -88,94 +207,119 @@ fn patterns(count: usize) -> Destinations {
     Destinations::only(list).expect("valid")
 }
 
-type Case = (&'static str, Box<dyn FnMut(Request<()>)>);
-
-fn cases() -> Vec<Case> {
-    fn case<S: Service<Request<()>> + 'static>(name: &'static str, mut service: S) -> Case {
-        (name, Box::new(move |request| drive(&mut service, request)))
-    }
-    let floor = HeaderValue::from_str(&format!("Bearer {}", secret())).expect("valid");
-    let constant = AddAuthorizationLayer::bearer(&secret()).as_sensitive(true);
-    let mut own = layer().layer(Sink);
-    let scopes = Scopes::cloud_platform();
-    vec![
-        case("bare", Sink),
-        (
-            "floor: insert a constant",
-            Box::new(move |mut request| {
-                request.headers_mut().insert(AUTHORIZATION, floor.clone());
-                drive(&mut Sink, request);
-            }),
-        ),
-        case("tower-http AddAuthorization", constant.layer(Sink)),
-        case("this crate", layer().layer(Sink)),
-        case(
-            "this crate, trust_inner",
-            layer()
-                .destinations(Destinations::trust_inner())
-                .layer(Sink),
-        ),
-        case(
-            "this crate, 10 patterns",
-            layer().destinations(patterns(10)).layer(Sink),
-        ),
-        case(
-            "this crate, 100 patterns",
-            layer().destinations(patterns(100)).layer(Sink),
-        ),
-        (
-            "this crate, scopes per request",
-            Box::new(move |mut request| {
-                request.extensions_mut().insert(scopes.clone());
-                drive(&mut own, request);
-            }),
-        ),
-    ]
+fn only(pattern: &str) -> Destinations {
+    Destinations::only([pattern]).expect("valid")
 }
 
-const BATCH: usize = 2_000;
-const ROUNDS: usize = 200;
+const BARE: &str = "bare";
+const BARE_WITH_HEADER: &str = "bare; the caller brings Authorization";
+const BARE_WITH_EXTENSION: &str = "bare; an extension of another type";
+const BARE_WITH_SCOPES: &str = "bare; scopes in the extensions";
+const BARE_WITH_256: &str = "bare; 256 scopes in turn";
+const BARE_REQWEST: &str = "bare; reqwest::Request";
 
-/// Nanoseconds per request of one batch, building the requests not included.
-fn batch(case: &mut Case) -> f64 {
-    let requests: Vec<_> = (0..BATCH).map(|_| request()).collect();
-    let begun = Instant::now();
-    for request in requests {
-        case.1(request);
-    }
-    begun.elapsed().as_secs_f64() * 1e9 / BATCH as f64
-}
+#[rustfmt::skip]
+const CASES: &[Case] = &[
+    Case { name: BARE, over: BARE, build: || on(Sink, get) },
+    Case { name: "floor: insert a constant", over: BARE, build: || on(floor(), get) },
+    Case { name: "tower-http AddAuthorization", over: BARE, build: || {
+        on(AddAuthorizationLayer::bearer(&secret()).as_sensitive(true).layer(Sink), get)
+    } },
+    Case { name: "this crate", over: BARE, build: || on(layer().layer(Sink), get) },
+    Case { name: "clone() per request", over: BARE, build: || {
+        on(ClonePerRequest(layer().layer(Sink)), get)
+    } },
+    Case { name: "trust_inner (no destination check)", over: BARE, build: || {
+        on(layer().destinations(Destinations::trust_inner()).layer(Sink), get)
+    } },
+    Case { name: "one origin", over: BARE, build: || {
+        on(layer().destinations(only("https://storage.googleapis.com")).layer(Sink), get)
+    } },
+    Case { name: "10 patterns", over: BARE, build: || {
+        on(layer().destinations(patterns(10)).layer(Sink), get)
+    } },
+    Case { name: "100 patterns", over: BARE, build: || {
+        on(layer().destinations(patterns(100)).layer(Sink), get)
+    } },
+    Case { name: "pass_others, to elsewhere (not stamped)", over: BARE, build: || {
+        on(layer().destinations(only("https://other.example").pass_others()).layer(Sink), get)
+    } },
+    Case { name: "replace_authorization, nothing to replace", over: BARE, build: || {
+        on(layer().replace_authorization().layer(Sink), get)
+    } },
+    Case { name: BARE_WITH_HEADER, over: BARE_WITH_HEADER, build: || on(Sink, authorized) },
+    Case { name: "the caller's Authorization, kept", over: BARE_WITH_HEADER, build: || {
+        on(layer().layer(Sink), authorized)
+    } },
+    Case { name: "the caller's Authorization, replaced", over: BARE_WITH_HEADER, build: || {
+        on(layer().replace_authorization().layer(Sink), authorized)
+    } },
+    Case { name: BARE_WITH_EXTENSION, over: BARE_WITH_EXTENSION, build: || on(Sink, extended) },
+    Case { name: "an extension of another type", over: BARE_WITH_EXTENSION, build: || {
+        on(layer().layer(Sink), extended)
+    } },
+    Case { name: BARE_WITH_SCOPES, over: BARE_WITH_SCOPES, build: || on(Sink, scoped(1)) },
+    Case { name: "scopes per request, 1 key", over: BARE_WITH_SCOPES, build: || {
+        on(layer_with(1).layer(Sink), scoped(1))
+    } },
+    Case { name: BARE_WITH_256, over: BARE_WITH_256, build: || on(Sink, scoped(KEYS)) },
+    Case { name: "scopes per request, 256 keys in turn", over: BARE_WITH_256, build: || {
+        on(layer_with(KEYS).layer(Sink), scoped(KEYS))
+    } },
+    Case { name: "Audience::per_origin", over: BARE, build: || {
+        on(layer_per_origin().layer(Sink), get)
+    } },
+    Case { name: BARE_REQWEST, over: BARE_REQWEST, build: || on(Sink, by_reqwest) },
+    Case { name: "reqwest::Request", over: BARE_REQWEST, build: || {
+        on(layer().layer(Sink), by_reqwest)
+    } },
+];
 
 fn table() {
-    let mut cases = cases();
-    let mut times = vec![Vec::with_capacity(ROUNDS); cases.len()];
+    let mut subjects: Vec<_> = CASES.iter().map(|case| (case.build)()).collect();
+    let mut times = vec![Vec::with_capacity(ROUNDS); CASES.len()];
     for _ in 0..ROUNDS {
-        for (case, times) in cases.iter_mut().zip(&mut times) {
-            times.push(batch(case));
+        for (subject, times) in subjects.iter_mut().zip(&mut times) {
+            times.push(subject.batch());
         }
     }
-    let medians: Vec<f64> = times
-        .iter_mut()
-        .map(|times| {
-            times.sort_by(f64::total_cmp);
-            times[ROUNDS / 2]
-        })
-        .collect();
-    println!("| what | ns per request | ns over bare |\n| --- | --- | --- |");
-    for ((name, _), median) in cases.iter().zip(&medians) {
-        println!("| {name} | {median:.0} | {:.0} |", median - medians[0]);
+    let place = |name| {
+        CASES
+            .iter()
+            .position(|case| case.name == name)
+            .expect("a case")
+    };
+    let head = ["what", "ns", "ns over bare", "from", "to"];
+    let mut table = Table::new("injection", "cargo bench --bench injection", &head);
+    for (case, ours) in CASES.iter().zip(&times) {
+        let whole = middle(ours.iter().copied());
+        let over = paired(ours, &times[place(case.over)], |ours, bare| ours - bare);
+        table.row([
+            case.name.to_owned(),
+            format!("{:.0}", whole.median),
+            format!("{:.0}", over.median),
+            format!("{:.0}", over.low),
+            format!("{:.0}", over.high),
+        ]);
     }
+    table.finish();
+    let (one, many) = (
+        &times[place("scopes per request, 1 key")],
+        &times[place("scopes per request, 256 keys in turn")],
+    );
+    let ratio = paired(many, one, |many, one| many / one);
+    println!(
+        "\n256 keys in turn take {:.2} times as long per request as one key ({:.2} to {:.2})",
+        ratio.median, ratio.low, ratio.high
+    );
 }
 
-/// One case, so many times, and nothing else that depends on how many.
 fn instructions(name: &str, count: usize) -> ExitCode {
-    let Some(mut case) = cases().into_iter().find(|(case, _)| *case == name) else {
+    let Some(case) = CASES.iter().find(|case| case.name == name) else {
         eprintln!("no such case: {name}");
         return ExitCode::from(2);
     };
-    for _ in 0..count {
-        case.1(request());
-    }
+    (case.build)().run(count);
     ExitCode::SUCCESS
 }
 
@@ -186,11 +330,14 @@ fn main() -> ExitCode {
         .collect();
     match arguments.as_slice() {
         [flag, name, count] if flag == "--instructions" => {
-            instructions(name, count.parse().unwrap_or(0))
+            return instructions(name, count.parse().unwrap_or(0));
         }
-        _ => {
-            table();
-            ExitCode::SUCCESS
+        [flag] if flag == "--list" => {
+            for case in CASES {
+                println!("{}\t{}", case.name, case.over);
+            }
         }
+        _ => table(),
     }
+    ExitCode::SUCCESS
 }

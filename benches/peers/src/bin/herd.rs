@@ -1,125 +1,116 @@
 //! 100,000 first requests at once, the metadata server answering in 200 ms: this crate beside
-//! google-cloud-auth, by turns, in one process.
-//!
-//! `cargo run --release --bin herd` in this folder.
+//! google-cloud-auth, by turns, in one process: `cargo run --release --bin herd`.
+
+#[path = "../../../support/mod.rs"]
+mod support;
 
 use std::{
-    alloc::{GlobalAlloc, Layout, System},
-    convert::Infallible,
-    future::{Future, Ready, ready},
-    sync::atomic::{AtomicIsize, Ordering},
-    task::{Context, Poll},
+    future::Future,
     time::{Duration, Instant},
 };
 
 use google_cloud_auth::credentials::mds;
-use http::{HeaderValue, Request, Response, header::AUTHORIZATION};
+use support::{heap, results::Table, samples::middle};
 use tower::{Layer, Service, ServiceExt};
 use tower_scoped_auth::{
     MetadataServer, ScopedAuthLayer,
     emulator::{Emulator, Fault},
 };
+use tower_scoped_auth_peers::{
+    by_hand::{GoogleToken, Stamp},
+    sink::{Sink, request},
+};
+
+#[global_allocator]
+static TAP: heap::Tap = heap::Tap;
 
 const REQUESTS: usize = 100_000;
 const DELAY: Duration = Duration::from_millis(200);
 const ROUNDS: usize = 5;
 
-/// Live bytes and their peak.
-struct Tap;
-static LIVE: AtomicIsize = AtomicIsize::new(0);
-static PEAK: AtomicIsize = AtomicIsize::new(0);
-
-unsafe impl GlobalAlloc for Tap {
-    unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
-        let size = layout.size().cast_signed();
-        PEAK.fetch_max(LIVE.fetch_add(size, Ordering::Relaxed) + size, Ordering::Relaxed);
-        unsafe { System.alloc(layout) }
-    }
-
-    unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
-        LIVE.fetch_sub(layout.size().cast_signed(), Ordering::Relaxed);
-        unsafe { System.dealloc(pointer, layout) }
-    }
+struct Round {
+    /// Seconds beyond the server's delay.
+    beyond: f64,
+    /// Peak, task included.
+    bytes_per_waiter: f64,
+    token_requests: u64,
 }
 
-#[global_allocator]
-static TAP: Tap = Tap;
-
-/// Ready at once; drops the request.
-#[derive(Clone)]
-struct Sink;
-
-impl Service<Request<()>> for Sink {
-    type Response = Response<()>;
-    type Error = Infallible;
-    type Future = Ready<Result<Response<()>, Infallible>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: Request<()>) -> Self::Future {
-        assert!(request.headers().contains_key(AUTHORIZATION));
-        ready(Ok(Response::new(())))
-    }
-}
-
-fn get() -> Request<()> {
-    Request::get("https://storage.googleapis.com/bucket").body(()).expect("valid")
-}
-
-/// Time beyond the server's 200 ms, peak heap per request, token requests.
-async fn round<F, T>(mds: &Emulator, one: impl Fn() -> F) -> (Duration, isize, u64)
+async fn round<F>(mds: &Emulator, one: impl Fn() -> F) -> Round
 where
-    F: Future<Output = T> + Send + 'static,
-    T: Send + 'static,
+    F: Future<Output = ()> + Send + 'static,
 {
     mds.fault(Fault::delay(DELAY).forever());
-    let before = LIVE.load(Ordering::Relaxed);
-    PEAK.store(before, Ordering::Relaxed);
+    let before = heap::reset_peak();
     let begun = Instant::now();
     let tasks: Vec<_> = (0..REQUESTS).map(|_| tokio::spawn(one())).collect();
     for task in tasks {
         task.await.expect("no request fails");
     }
-    let took = begun.elapsed().saturating_sub(DELAY);
-    let peak = PEAK.load(Ordering::Relaxed) - before;
-    (took, peak / REQUESTS.cast_signed(), mds.token_requests())
-}
-
-#[tokio::main(flavor = "multi_thread", worker_threads = 2)]
-async fn main() {
-    println!("{REQUESTS} first requests, the metadata server answers in {DELAY:?}\n");
-    println!("| round | crate | beyond the 200 ms | bytes per waiter, task included | token requests |");
-    println!("| --- | --- | --- | --- | --- |");
-    for number in 1..=ROUNDS {
-        let mds = Emulator::builder().start().await.expect("a port");
-        let source = MetadataServer::builder().endpoint(mds.endpoint()).build().expect("valid");
-        let client = ScopedAuthLayer::new(source).layer(Sink);
-        let ours = round(&mds, || {
-            let client = client.clone();
-            async move { client.oneshot(get()).await.expect("a token") }
-        });
-        report(number, "tower-scoped-auth", ours.await);
-
-        let mds = Emulator::builder().start().await.expect("a port");
-        let builder = mds::Builder::default().with_endpoint(mds.endpoint());
-        let credentials = builder.build_access_token_credentials().expect("valid");
-        let theirs = round(&mds, || {
-            let credentials = credentials.clone();
-            async move {
-                let token = credentials.access_token().await.expect("a token");
-                let mut request = get();
-                let mut value = HeaderValue::from_str(&format!("Bearer {}", token.token)).expect("valid");
-                value.set_sensitive(true);
-                request.headers_mut().insert(AUTHORIZATION, value);
-                Sink.oneshot(request).await
-            }
-        });
-        report(number, "google-cloud-auth", theirs.await);
+    Round {
+        beyond: begun.elapsed().saturating_sub(DELAY).as_secs_f64(),
+        bytes_per_waiter: (heap::peak() - before) as f64 / REQUESTS as f64,
+        token_requests: mds.token_requests(),
     }
 }
 
-fn report(number: usize, name: &str, (took, bytes, requests): (Duration, isize, u64)) {
-    println!("| {number} | {name} | {:.3} s | {bytes} | {requests} |", took.as_secs_f64());
+async fn ours() -> Round {
+    let mds = Emulator::builder().start().await.expect("a port");
+    let source = MetadataServer::builder().endpoint(mds.endpoint()).build().expect("valid");
+    let client = ScopedAuthLayer::new(source).layer(Sink);
+    round(&mds, || {
+        let client = client.clone();
+        async move {
+            client.oneshot(request()).await.expect("a token");
+        }
+    })
+    .await
+}
+
+async fn theirs() -> Round {
+    let mds = Emulator::builder().start().await.expect("a port");
+    let builder = mds::Builder::default().with_endpoint(mds.endpoint());
+    let stamp = GoogleToken(builder.build_access_token_credentials().expect("valid"));
+    round(&mds, || {
+        let stamp = stamp.clone();
+        async move {
+            let mut request = request();
+            stamp.stamp(request.headers_mut()).await.expect("a token");
+            Sink.call(request).await.expect("never fails");
+        }
+    })
+    .await
+}
+
+#[tokio::main(flavor = "multi_thread")]
+async fn main() {
+    let (mut mine, mut google) = (Vec::new(), Vec::new());
+    for _ in 0..ROUNDS {
+        mine.push(ours().await);
+        google.push(theirs().await);
+    }
+    let command = "cargo run --release --manifest-path benches/peers/Cargo.toml --bin herd";
+    let head = [
+        "what",
+        "seconds beyond the 200 ms",
+        "from",
+        "to",
+        "bytes per waiter with its task",
+        "token requests",
+    ];
+    let mut table = Table::new("peers_herd", command, &head);
+    for (name, rounds) in [("this crate", mine), ("google-cloud-auth 1.18.0", google)] {
+        let beyond = middle(rounds.iter().map(|round| round.beyond));
+        let bytes = middle(rounds.iter().map(|round| round.bytes_per_waiter));
+        let requests = rounds.iter().map(|round| round.token_requests).max();
+        table.row([
+            name.to_owned(),
+            format!("{:.3}", beyond.median),
+            format!("{:.3}", beyond.low),
+            format!("{:.3}", beyond.high),
+            format!("{:.0}", bytes.median),
+            requests.unwrap_or(0).to_string(),
+        ]);
+    }
+    table.finish();
 }

@@ -1,0 +1,346 @@
+//! A real client against a real server, with and without the layer: `cargo bench --bench end_to_end`.
+//!
+//! hyper-util's client and reqwest send to a hyper server over loopback, eight requests at a time;
+//! client and server have a thread each. The arms of one client run by turns, so that what is
+//! compared ran side by side. "By hand" puts the same header on without a layer: what is left
+//! between it and "no header" is a kilobyte on the wire.
+//!
+//! The second table is latency, in blocks of 100 ms, of a client whose token lives for three
+//! seconds: blocks in which a refresh was under way beside blocks in which none was.
+
+#![allow(
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    clippy::panic,
+    missing_docs
+)]
+
+mod support;
+
+use std::{
+    convert::Infallible,
+    future::Future,
+    net::SocketAddr,
+    pin::Pin,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+        mpsc,
+    },
+    thread,
+    time::{Duration, Instant},
+};
+
+use bytes::Bytes;
+use http::{HeaderValue, Request, Response, header::AUTHORIZATION};
+use http_body_util::{BodyExt, Empty};
+use hyper::{body::Incoming, server::conn::http1, service::service_fn};
+use hyper_util::{
+    client::legacy::{Client, connect::HttpConnector},
+    rt::{TokioExecutor, TokioIo},
+};
+use support::{
+    results::Table,
+    samples::{Middle, middle, paired, quantile},
+    warm::{secret, warm_cache},
+};
+use tokio::{net::TcpListener, runtime, task::JoinSet};
+use tower::{BoxError, Layer, Service, ServiceExt};
+use tower_scoped_auth::{
+    Destinations, MetadataServer, ScopedAuthLayer, Scopes, Token, TokenCache, TokenRequest,
+    TokenSource,
+    emulator::{Emulator, Fault},
+};
+
+const AT_ONCE: usize = 8;
+const ROUNDS: usize = 60;
+const SPAN: Duration = Duration::from_millis(200);
+
+const BLOCKS: usize = 400;
+const BLOCK: Duration = Duration::from_millis(100);
+const LIFE: Duration = Duration::from_secs(3);
+const SLOW_REFRESH: Duration = Duration::from_millis(500);
+
+/// One request, sent and answered.
+type Once = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
+
+/// Boxes a request's future. Every arm goes through it, so it weighs on none.
+fn once<F, Fut>(make: F) -> Once
+where
+    F: Fn() -> Fut + Send + Sync + 'static,
+    Fut: Future<Output = ()> + Send + 'static,
+{
+    Arc::new(move || Box::pin(make()))
+}
+
+/// Answers everything with `ok`, on a thread of its own, until the process ends.
+fn serve() -> SocketAddr {
+    let (tell, told) = mpsc::channel();
+    thread::spawn(move || {
+        run(async move {
+            let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
+            tell.send(listener.local_addr().expect("bound"))
+                .expect("told");
+            loop {
+                let (stream, _) = listener.accept().await.expect("a connection");
+                stream.set_nodelay(true).expect("a socket");
+                let answer = service_fn(|_: Request<Incoming>| async {
+                    Ok::<_, Infallible>(Response::new(String::from("ok")))
+                });
+                let connection =
+                    http1::Builder::new().serve_connection(TokioIo::new(stream), answer);
+                tokio::spawn(connection);
+            }
+        })
+    });
+    told.recv().expect("the server is up")
+}
+
+fn run<T>(future: impl Future<Output = T>) -> T {
+    let runtime = runtime::Builder::new_current_thread().enable_all().build();
+    runtime.expect("a runtime").block_on(future)
+}
+
+type Hyper = Client<HttpConnector, Empty<Bytes>>;
+
+fn hyper_client() -> Hyper {
+    Client::builder(TokioExecutor::new()).build_http()
+}
+
+/// A header value put on by hand, or none.
+type ByHand = Option<HeaderValue>;
+
+fn with_hyper<S>(service: S, addr: SocketAddr, value: ByHand) -> Once
+where
+    S: Service<Request<Empty<Bytes>>, Response = Response<Incoming>>
+        + Clone
+        + Send
+        + Sync
+        + 'static,
+    S::Error: Into<BoxError>,
+    S::Future: Send,
+{
+    let uri: http::Uri = format!("http://{addr}/bucket/object")
+        .parse()
+        .expect("valid");
+    once(move || {
+        let mut request = Request::new(Empty::new());
+        *request.uri_mut() = uri.clone();
+        if let Some(value) = &value {
+            request.headers_mut().insert(AUTHORIZATION, value.clone());
+        }
+        let sent = service.clone().oneshot(request);
+        async move {
+            let response = sent.await.map_err(Into::into).expect("an answer");
+            let body = response.into_body().collect().await.expect("a body");
+            assert_eq!(body.to_bytes(), "ok");
+        }
+    })
+}
+
+fn with_reqwest<S>(service: S, addr: SocketAddr, value: ByHand) -> Once
+where
+    S: Service<reqwest::Request, Response = reqwest::Response> + Clone + Send + Sync + 'static,
+    S::Error: Into<BoxError>,
+    S::Future: Send,
+{
+    let url: reqwest::Url = format!("http://{addr}/bucket/object")
+        .parse()
+        .expect("valid");
+    once(move || {
+        let mut request = reqwest::Request::new(reqwest::Method::GET, url.clone());
+        if let Some(value) = &value {
+            request.headers_mut().insert(AUTHORIZATION, value.clone());
+        }
+        let sent = service.clone().oneshot(request);
+        async move {
+            let response = sent.await.map_err(Into::into).expect("an answer");
+            assert_eq!(response.bytes().await.expect("a body"), "ok");
+        }
+    })
+}
+
+/// Keeps so many requests going for `span`; the latencies in seconds, one per request.
+async fn closed_loop(once: &Once, span: Duration) -> Vec<f64> {
+    let until = Instant::now() + span;
+    let mut tasks = JoinSet::new();
+    for _ in 0..AT_ONCE {
+        let once = Arc::clone(once);
+        tasks.spawn(async move {
+            let mut latencies = Vec::new();
+            let mut begun = Instant::now();
+            while begun < until {
+                once().await;
+                let ended = Instant::now();
+                latencies.push((ended - begun).as_secs_f64());
+                begun = ended;
+            }
+            latencies
+        });
+    }
+    tasks.join_all().await.concat()
+}
+
+/// Seconds per request of each arm, by turns.
+async fn by_turns(arms: &[Once]) -> Vec<Vec<f64>> {
+    let mut samples = vec![Vec::with_capacity(ROUNDS); arms.len()];
+    for arm in arms {
+        closed_loop(arm, SPAN).await; // opens the connections
+    }
+    for round in 0..ROUNDS {
+        for turn in 0..arms.len() {
+            // Nobody always comes first, or after the same one.
+            let arm = (round + turn) % arms.len();
+            let begun = Instant::now();
+            let requests = closed_loop(&arms[arm], SPAN).await.len();
+            samples[arm].push(begun.elapsed().as_secs_f64() / requests as f64);
+        }
+    }
+    samples
+}
+
+async fn throughput(addr: SocketAddr, cache: TokenCache) {
+    let here = || Destinations::only([format!("http://{addr}")]).expect("valid");
+    let auth = || ScopedAuthLayer::from_cache(cache.clone()).destinations(here());
+    let mut value = HeaderValue::from_str(&format!("Bearer {}", secret())).expect("valid");
+    value.set_sensitive(true);
+
+    let hyper = hyper_client();
+    let reqwest = reqwest::Client::new();
+    let clients: [(&str, [Once; 3]); 2] = [
+        (
+            "hyper-util",
+            [
+                with_hyper(hyper.clone(), addr, None),
+                with_hyper(hyper.clone(), addr, Some(value.clone())),
+                with_hyper(auth().layer(hyper), addr, None),
+            ],
+        ),
+        (
+            "reqwest",
+            [
+                with_reqwest(reqwest.clone(), addr, None),
+                with_reqwest(reqwest.clone(), addr, Some(value)),
+                with_reqwest(auth().layer(reqwest), addr, None),
+            ],
+        ),
+    ];
+    let head = [
+        "client",
+        "what",
+        "requests per second",
+        "time over no header",
+        "from",
+        "to",
+        "time over by hand",
+        "by hand from",
+        "by hand to",
+    ];
+    let mut table = Table::new("end_to_end", COMMAND, &head);
+    for (client, arms) in clients {
+        let samples = by_turns(&arms).await;
+        for (name, ours) in ["no header", "header by hand", "this crate"]
+            .iter()
+            .zip(&samples)
+        {
+            let plain = paired(ours, &samples[0], |ours, plain| ours / plain);
+            let by_hand = paired(ours, &samples[1], |ours, by_hand| ours / by_hand);
+            let [plain, plain_low, plain_high] = ratio(plain);
+            let [by_hand, by_hand_low, by_hand_high] = ratio(by_hand);
+            table.row([
+                client.to_owned(),
+                (*name).to_owned(),
+                format!("{:.0}", 1.0 / middle(ours.iter().copied()).median),
+                plain,
+                plain_low,
+                plain_high,
+                by_hand,
+                by_hand_low,
+                by_hand_high,
+            ]);
+        }
+    }
+    table.finish();
+}
+
+fn ratio(of: Middle) -> [String; 3] {
+    [of.median, of.low, of.high].map(|figure| format!("{figure:.3}"))
+}
+
+/// A metadata server that knows whether it is being asked.
+struct Watched {
+    inner: MetadataServer,
+    asked: Arc<AtomicBool>,
+}
+
+impl TokenSource for Watched {
+    type Error = <MetadataServer as TokenSource>::Error;
+
+    async fn fetch(&self, request: TokenRequest) -> Result<Token, Self::Error> {
+        self.asked.store(true, Ordering::Relaxed);
+        let token = self.inner.fetch(request).await;
+        self.asked.store(false, Ordering::Relaxed);
+        token
+    }
+}
+
+async fn tail(addr: SocketAddr) {
+    let mds = Emulator::builder()
+        .token_lifetime(LIFE)
+        .start()
+        .await
+        .expect("a port");
+    mds.fault(Fault::delay(SLOW_REFRESH).forever());
+    let asked = Arc::new(AtomicBool::new(false));
+    let source = Watched {
+        inner: MetadataServer::builder()
+            .endpoint(mds.endpoint())
+            .build()
+            .expect("valid"),
+        asked: Arc::clone(&asked),
+    };
+    let here = Destinations::only([format!("http://{addr}")]).expect("valid");
+    let auth = ScopedAuthLayer::new(source).destinations(here);
+    let once = with_hyper(auth.layer(hyper_client()), addr, None);
+    closed_loop(&once, 2 * BLOCK).await; // fetches, and opens the connections
+
+    let (mut resting, mut refreshing) = (Vec::new(), Vec::new());
+    for _ in 0..BLOCKS {
+        let before = asked.load(Ordering::Relaxed);
+        let mut latencies = closed_loop(&once, BLOCK).await;
+        let [p50, p999] = [0.5, 0.999].map(|share| quantile(&mut latencies, share) * 1e6);
+        match (before, asked.load(Ordering::Relaxed)) {
+            (false, false) => resting.push((p50, p999)),
+            (true, true) => refreshing.push((p50, p999)),
+            // Began or ended within the block.
+            _ => {}
+        }
+    }
+    let head = ["what", "blocks", "p50 µs", "p99.9 µs", "from", "to"];
+    let mut table = Table::new("tail", COMMAND, &head);
+    for (name, blocks) in [("no refresh", resting), ("a refresh under way", refreshing)] {
+        let p50 = middle(blocks.iter().map(|block| block.0));
+        let p999 = middle(blocks.iter().map(|block| block.1));
+        table.row([
+            name.to_owned(),
+            blocks.len().to_string(),
+            format!("{:.0}", p50.median),
+            format!("{:.0}", p999.median),
+            format!("{:.0}", p999.low),
+            format!("{:.0}", p999.high),
+        ]);
+    }
+    table.finish();
+    println!("\n{} refreshes", mds.token_requests() - 1);
+}
+
+const COMMAND: &str = "cargo bench --bench end_to_end";
+
+fn main() {
+    let addr = serve();
+    let cache = warm_cache(&[TokenRequest::access_token(Scopes::default())]);
+    run(async {
+        throughput(addr, cache).await;
+        tail(addr).await;
+    });
+}

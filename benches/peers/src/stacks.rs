@@ -1,0 +1,160 @@
+//! Each peer around the same service, its token fetched from the same server, and warm.
+//!
+//! What has to be said of single peers:
+//!
+//! - gcp_auth's metadata provider has the server's address built in, and cannot be pointed elsewhere.
+//!   Measured are two others: its own `CustomServiceAccount`, with a key made here, whose token
+//!   endpoint is ours; and a [`MetadataLike`] written here after its metadata provider (a
+//!   `tokio::sync::RwLock<Arc<Token>>`, its own `Token` and its expiry check, its own boxing trait).
+//! - kube-client's `AuthLayer` is built from a token file, the one refreshing source it has that
+//!   needs no server.
+//! - gcloud-sdk's layer puts a user agent and `x-goog-api-client` on as well.
+
+use std::{io::Write, net::SocketAddr, sync::Arc};
+
+use aws_lc_rs::{
+    encoding::{AsDer, Pkcs8V1Der},
+    rsa::{KeyPair, KeySize},
+};
+use base64::{Engine, engine::general_purpose::STANDARD};
+use gcloud_sdk::{GoogleAuthHeaders, GoogleAuthMiddlewareLayer};
+use gcp_auth::TokenProvider;
+use google_cloud_auth::credentials::mds;
+use http::{HeaderValue, Request, header::AUTHORIZATION};
+use kube_client::{Config, client::ConfigExt};
+use tokio::sync::RwLock;
+use tower::{Layer, Service};
+use tower_http::auth::AddAuthorizationLayer;
+use tower_scoped_auth::{MetadataServer, ScopedAuthLayer};
+
+use crate::{
+    by_hand::{ByHand, GcpAuth, GoogleHeaders, GoogleToken},
+    secret,
+    sink::Body,
+};
+
+fn metadata(addr: SocketAddr) -> mds::Builder {
+    mds::Builder::default().with_endpoint(format!("http://{addr}"))
+}
+
+/// A constant, put on by hand.
+#[derive(Clone)]
+pub struct Floor<S> {
+    inner: S,
+    value: HeaderValue,
+}
+
+impl<S: Service<Request<Body>>> Service<Request<Body>> for Floor<S> {
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    fn poll_ready(
+        &mut self,
+        cx: &mut std::task::Context<'_>,
+    ) -> std::task::Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(cx)
+    }
+
+    fn call(&mut self, mut request: Request<Body>) -> S::Future {
+        request.headers_mut().insert(AUTHORIZATION, self.value.clone());
+        self.inner.call(request)
+    }
+}
+
+pub fn floor<S>(inner: S) -> Floor<S> {
+    let value = HeaderValue::from_str(&format!("Bearer {}", secret())).expect("valid");
+    Floor { inner, value }
+}
+
+pub fn constant<S>(inner: S) -> <AddAuthorizationLayer as Layer<S>>::Service {
+    AddAuthorizationLayer::bearer(&secret()).as_sensitive(true).layer(inner)
+}
+
+pub fn this_crate<S>(inner: S, addr: SocketAddr) -> tower_scoped_auth::ScopedAuth<S> {
+    let source = MetadataServer::builder().endpoint(addr.to_string()).build().expect("valid");
+    ScopedAuthLayer::new(source).layer(inner)
+}
+
+pub fn kube<S>(inner: S) -> <kube_client::client::AuthLayer as Layer<S>>::Service {
+    let mut file = tempfile::NamedTempFile::new().expect("a file");
+    file.write_all(secret().as_bytes()).expect("written");
+    let (_file, path) = file.keep().expect("kept: it is read again every minute");
+    let mut config = Config::new(http::Uri::from_static("https://storage.googleapis.com"));
+    config.auth_info.token_file = Some(path.to_string_lossy().into_owned());
+    let layer = config.auth_layer().expect("valid").expect("a token file");
+    layer.layer(inner)
+}
+
+pub fn gcloud_sdk<S>(
+    inner: S,
+    addr: SocketAddr,
+) -> <GoogleAuthMiddlewareLayer as Layer<S>>::Service {
+    let credentials = metadata(addr).build().expect("valid");
+    let headers = GoogleAuthHeaders::from(credentials);
+    let layer = GoogleAuthMiddlewareLayer::new(headers, None).expect("valid");
+    layer.layer(inner)
+}
+
+pub fn google_headers<S>(inner: S, addr: SocketAddr) -> ByHand<S, GoogleHeaders> {
+    let stamp = GoogleHeaders(metadata(addr).build().expect("valid"));
+    ByHand { inner, stamp }
+}
+
+pub fn google_token<S>(inner: S, addr: SocketAddr) -> ByHand<S, GoogleToken> {
+    let credentials = metadata(addr).build_access_token_credentials();
+    let stamp = GoogleToken(credentials.expect("valid"));
+    ByHand { inner, stamp }
+}
+
+/// gcp_auth's own provider with a token endpoint that can be chosen.
+pub fn gcp_auth_service_account<S>(inner: S, addr: SocketAddr) -> ByHand<S, GcpAuth> {
+    let key = serde_json::json!({
+        "type": "service_account",
+        "project_id": "bench",
+        "private_key": private_key(),
+        "client_email": "bench@bench.iam.gserviceaccount.com",
+        "token_uri": format!("http://{addr}/token"),
+    });
+    let provider = gcp_auth::CustomServiceAccount::from_json(&key.to_string()).expect("valid");
+    let stamp = GcpAuth(Arc::new(provider));
+    ByHand { inner, stamp }
+}
+
+fn private_key() -> String {
+    let key = KeyPair::generate(KeySize::Rsa2048).expect("a key");
+    let der: Pkcs8V1Der<'_> = key.as_der().expect("a key");
+    let text = STANDARD.encode(der.as_ref());
+    let lines: Vec<_> = text.as_bytes().chunks(64).map(String::from_utf8_lossy).collect();
+    format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", lines.join("\n"))
+}
+
+/// Keeps and hands out a token the way gcp_auth's metadata provider does.
+struct MetadataLike {
+    token: RwLock<Arc<gcp_auth::Token>>,
+}
+
+pub fn gcp_auth_metadata_like<S>(inner: S) -> ByHand<S, GcpAuth> {
+    let token = serde_json::json!({ "access_token": secret(), "expires_in": 3600 });
+    let token = serde_json::from_value(token).expect("valid");
+    let provider = MetadataLike {
+        token: RwLock::new(Arc::new(token)),
+    };
+    let stamp = GcpAuth(Arc::new(provider));
+    ByHand { inner, stamp }
+}
+
+#[async_trait::async_trait]
+impl TokenProvider for MetadataLike {
+    async fn token(&self, _: &[&str]) -> Result<Arc<gcp_auth::Token>, gcp_auth::Error> {
+        let token = self.token.read().await.clone();
+        if token.has_expired() {
+            return Err(gcp_auth::Error::Str("no bench takes an hour"));
+        }
+        Ok(token)
+    }
+
+    async fn project_id(&self) -> Result<Arc<str>, gcp_auth::Error> {
+        Ok(Arc::from("bench"))
+    }
+}

@@ -1,0 +1,6 @@
+//! From the files that the benches write to `benches/results/` to what a reader sees.
+
+pub mod chart;
+pub mod pages;
+pub mod results;
+pub mod steps;
