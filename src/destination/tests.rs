@@ -1,3 +1,5 @@
+//! Which origins match, and which do not: tables, and properties over random hosts.
+
 use http::Uri;
 use proptest::prelude::*;
 

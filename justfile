@@ -1,0 +1,56 @@
+# What one types in this house. `just` lists it; each line can be typed by hand as well.
+
+_default:
+    @just --list --unsorted
+
+# Everything `cargo test` runs: scenarios, unit tests, the pages' code
+test *args:
+    cargo test {{ args }}
+
+# The gate, as CI runs it
+ci:
+    .ci/run
+
+# Format, and see what clippy says
+tidy:
+    cargo fmt
+    cargo clippy --all-targets --all-features -- -D warnings
+
+# Injection: times and allocations; then instructions, counted by valgrind
+bench:
+    cargo bench --bench injection
+    .ci/instructions
+
+# The documentation as docs.rs builds it, opened
+docs:
+    .ci/docs
+    cargo +nightly doc --target-dir target/nightly --no-deps --all-features --open
+
+# The slot's state machine, every interleaving
+loom:
+    RUSTFLAGS="--cfg scoped_auth_loom" cargo test --lib --release slot_model
+
+# The pure modules under miri
+miri:
+    cargo +nightly miri test --no-default-features --lib -- token::schedule::tests::s token::waiters token::value
+
+# One fuzz target for so many seconds: destinations, metadata_response, scopes
+fuzz target="destinations" seconds="60":
+    cargo +nightly fuzz run {{ target }} -- -max_total_time={{ seconds }}
+
+# Licences, bans, sources, advisories
+deny:
+    .ci/deny
+
+# The clients of others around the layer: kube, tonic, axum, reqwest-middleware, object_store
+integrations:
+    .ci/integrations
+
+# The lists that are kept by a program: scenarios, public API
+update-docs:
+    UPDATE_DOCS=1 cargo test --quiet --test scenarios
+    UPDATE_DOCS=1 .ci/api
+
+# A test file so many times in a row, before it lands
+loop file count="200":
+    cargo nextest run --test {{ file }} --stress-count {{ count }}

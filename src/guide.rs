@@ -1,0 +1,48 @@
+//! The guide: the pages of `docs/`, as modules.
+//!
+//! Each page is one file that is read on GitHub and here, and its code is compiled and run with the
+//! other tests. Start with [where to place the layer](placement) and [your client](clients); before
+//! it goes to production, read [what happens when](what_happens) and [the limitations](limitations).
+//!
+//! | page | answers |
+//! | --- | --- |
+//! | [`placement`] | where in a stack does it go? |
+//! | [`clients`] | how is my client wrapped: hyper-util, reqwest, tonic, an axum handler's? |
+//! | [`integrations`] | and kube, object_store, reqwest-middleware? |
+//! | [`platforms`] | what is different on Cloud Run, GKE, a virtual machine, my desk? |
+//! | [`testing`] | how do I test code that uses it? |
+//! | [`custom_sources`] | how do I write a source of my own, with tests? |
+//! | [`migration`] | I have something else now: what changes? |
+//! | [`what_happens`] | what does a caller see when the metadata server, the machine, the API fails? |
+//! | [`limitations`] | what can it not do? |
+//! | [`threat_model`] | what is defended against whom? |
+//! | [`inside`] | how does it work? |
+//!
+//! Numbers such as `s025` are scenarios, each with a test of that number: [the list][reliability].
+//!
+//! [reliability]: https://github.com/tower-scoped-auth/tower-scoped-auth/blob/main/docs/reliability.md
+
+/// One page. Its own link definitions stand at the end of the file, for GitHub; the first definition
+/// of a name counts (CommonMark, 4.7), so here the names lead to the items themselves.
+macro_rules! page {
+    ($name:ident, $file:literal) => {
+        #[doc = include_str!("guide/links.md")]
+        #[cfg_attr(feature = "metadata", doc = include_str!("guide/links_metadata.md"))]
+        #[cfg_attr(feature = "emulator", doc = include_str!("guide/links_emulator.md"))]
+        #[cfg_attr(feature = "test-util", doc = include_str!("guide/links_test_util.md"))]
+        #[doc = include_str!(concat!("../docs/", $file))]
+        pub mod $name {}
+    };
+}
+
+page!(placement, "placement.md");
+page!(clients, "clients.md");
+page!(integrations, "integrations.md");
+page!(platforms, "platforms.md");
+page!(testing, "testing.md");
+page!(custom_sources, "custom-sources.md");
+page!(migration, "migration.md");
+page!(what_happens, "what-happens.md");
+page!(limitations, "limitations.md");
+page!(threat_model, "threat-model.md");
+page!(inside, "inside.md");
