@@ -16,6 +16,7 @@
 //! | [`what_happens`] | what does a caller see when the metadata server, the machine, the API fails? |
 //! | [`limitations`] | what can it not do? |
 //! | [`threat_model`] | what is defended against whom? |
+//! | [`mtls_and_bound_tokens`] | why are they not implemented, and what would it take? |
 //! | [`inside`] | how does it work? |
 //!
 //! Numbers such as `s025` are scenarios, each with a test of that number: [the list][reliability].
@@ -45,4 +46,5 @@ page!(migration, "migration.md");
 page!(what_happens, "what-happens.md");
 page!(limitations, "limitations.md");
 page!(threat_model, "threat-model.md");
+page!(mtls_and_bound_tokens, "mtls-and-bound-tokens.md");
 page!(inside, "inside.md");
