@@ -10,12 +10,15 @@
 //! | [`clients`] | how is my client wrapped: hyper-util, reqwest, tonic, an axum handler's? |
 //! | [`integrations`] | and kube, object_store, reqwest-middleware? |
 //! | [`platforms`] | what is different on Cloud Run, GKE, a virtual machine, my desk? |
+//! | [`sources`] | which source for which place? |
 //! | [`testing`] | how do I test code that uses it? |
 //! | [`custom_sources`] | how do I write a source of my own, with tests? |
 //! | [`migration`] | I have something else now: what changes? |
 //! | [`what_happens`] | what does a caller see when the metadata server, the machine, the API fails? |
+//! | [`what_it_costs`] | what does a request, a token, a herd, a build cost? |
 //! | [`limitations`] | what can it not do? |
 //! | [`threat_model`] | what is defended against whom? |
+//! | [`mtls_and_bound_tokens`] | why are they not implemented, and what would it take? |
 //! | [`inside`] | how does it work? |
 //!
 //! Numbers such as `s025` are scenarios, each with a test of that number: [the list][reliability].
@@ -39,10 +42,13 @@ page!(placement, "placement.md");
 page!(clients, "clients.md");
 page!(integrations, "integrations.md");
 page!(platforms, "platforms.md");
+page!(sources, "sources.md");
 page!(testing, "testing.md");
 page!(custom_sources, "custom-sources.md");
 page!(migration, "migration.md");
 page!(what_happens, "what-happens.md");
+page!(what_it_costs, "what-it-costs.md");
 page!(limitations, "limitations.md");
 page!(threat_model, "threat-model.md");
+page!(mtls_and_bound_tokens, "mtls-and-bound-tokens.md");
 page!(inside, "inside.md");

@@ -33,9 +33,10 @@
 //!
 //! [Each client](guide::clients) (hyper-util, reqwest, tonic, axum), [integrations](guide::integrations)
 //! (kube, object_store, reqwest-middleware), [platforms](guide::platforms),
-//! [testing](guide::testing), [a source of one's own](guide::custom_sources),
+//! [sources](guide::sources), [testing](guide::testing), [a source of one's own](guide::custom_sources),
 //! [migration](guide::migration), [what happens when](guide::what_happens),
-//! [limitations](guide::limitations), and [how it works inside](guide::inside).
+//! [what it costs](guide::what_it_costs), [limitations](guide::limitations), the
+//! [threat model](guide::threat_model), and [how it works inside](guide::inside).
 //!
 //! # Where to place the layer
 //!
@@ -136,7 +137,3 @@ pub use token::{
 ))]
 #[doc = include_str!("../README.md")]
 struct ReadmeDoctests;
-
-#[cfg(all(doctest, feature = "metadata", feature = "gcloud"))]
-#[doc = include_str!("../docs/sources.md")]
-struct SourcesDoctests;
