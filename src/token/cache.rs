@@ -23,6 +23,7 @@ use super::{
     events::Limiter,
     keep_fresh,
     lease::{Asker, Stamp},
+    meters::Meters,
     request::TokenRequest,
     schedule::LEAD,
     slot::Limits,
@@ -154,15 +155,17 @@ impl TokenCache {
         let supplies = self.inner.supplies.load();
         supplies
             .values()
-            .fold(false, |done, supply| supply.slot().invalidate(token) | done)
+            .fold(false, |done, supply| supply.invalidate(token) | done)
     }
 
     /// The state of the token for `request`. Fetches nothing.
     pub fn status(&self, request: &TokenRequest) -> TokenStatus {
         let supplies = self.inner.supplies.load();
-        let glance = supplies.get(request).map(|supply| supply.slot().glance());
         let fetcher = &self.inner.fetcher;
-        TokenStatus::new(glance, fetcher.source.active(), fetcher.clock.now())
+        supplies.get(request).map_or_else(
+            || TokenStatus::new(None, fetcher.source.active(), fetcher.clock.now()),
+            |supply| supply.status(),
+        )
     }
 
     /// Keeps the token for `request` fresh without traffic, for as long as it is polled.
@@ -202,6 +205,10 @@ impl TokenCache {
         let now = supply.now();
         supply.touch(now.mono);
         supply.stamp(now, Some(asker))
+    }
+
+    pub(crate) fn meters(&self) -> &Meters {
+        &self.inner.fetcher.meters
     }
 
     /// The supply for `request`, made if there is none.
@@ -370,13 +377,15 @@ impl<S: TokenSource> TokenCacheBuilder<S> {
             attempt: self.resolved_timeout(),
             max_wait: self.max_wait,
         };
+        let source_name = self.source.name();
         let fetcher = Fetcher {
-            source_name: self.source.name(),
+            source_name,
             source: AssertUnwindSafe(Arc::new(self.source)),
             clock: self.clock,
             limits,
             permits: AssertUnwindSafe(Arc::new(Semaphore::new(MAX_CONCURRENT_FETCHES))),
             log: Limiter::new(),
+            meters: Meters::new(source_name),
         };
         let inner = Inner {
             fetcher: Arc::new(fetcher),
