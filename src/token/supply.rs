@@ -18,7 +18,11 @@ use std::{
     time::Duration,
 };
 
-use tokio::{runtime::Handle, sync::Semaphore, time::timeout};
+use tokio::{
+    runtime::Handle,
+    sync::Semaphore,
+    time::{Instant, timeout},
+};
 
 use super::{
     clock::{Clock, Moment},
@@ -210,15 +214,15 @@ impl Flight {
         let fetcher = Arc::clone(&self.fetcher);
         // Closed by nobody: an error cannot come. If it did, flying without a permit is right.
         let _permit = fetcher.permits.acquire().await;
-        let sent = fetcher.clock.now();
+        let (sent, begun) = (fetcher.clock.now(), Instant::now());
         let result = fetcher.attempt(request).await;
-        let now = fetcher.clock.now();
+        // By a clock with a finer grain than ours: it is for people only.
+        let (now, took) = (fetcher.clock.now(), begun.elapsed());
         self.landed = true;
         let Some(supply) = self.supply.upgrade() else {
             return;
         };
         let result = result.map(|token| (token, sent));
-        let took = Duration::from_nanos(now.mono.abs_diff(sent.mono));
         let attempt = supply.slot.glance().failures().saturating_add(1);
         let verdict = supply.slot.finish(self.id, result, now, fastrand::f64());
         events::attempt(&supply, attempt, &verdict, took, now);
