@@ -19,8 +19,8 @@ pub(crate) const EVENT_BEFORE_EXPIRY: Duration = Duration::from_secs(230);
 
 /// When all processes are started anew, and the end. By then the third token has been replaced,
 /// whatever the draws were.
-pub(crate) const ALL_AGAIN: Duration = Duration::from_secs(11_700);
-pub(crate) const END: Duration = Duration::from_secs(12_300);
+pub(crate) const ALL_AGAIN: Duration = Duration::from_secs(11_000);
+pub(crate) const END: Duration = Duration::from_secs(11_400);
 
 pub(crate) struct Node {
     rate_limit: u32,

@@ -268,6 +268,12 @@ pub(crate) struct WeakCache {
 }
 
 impl WeakCache {
+    /// Told of every verdict on `request`. Holds nothing of the cache. `None` once that is gone.
+    pub(crate) fn landed(&self, request: &TokenRequest) -> Option<Arc<Notify>> {
+        let inner = self.inner.upgrade()?;
+        Some(TokenCache { inner }.supply(request).landed())
+    }
+
     /// Sees to a refresh of `request`'s token if one is due, and returns how long to sleep until the
     /// next look. `None` once the cache is gone.
     pub(crate) fn tend(&self, request: &TokenRequest) -> Option<Duration> {

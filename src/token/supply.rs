@@ -20,7 +20,7 @@ use std::{
 
 use tokio::{
     runtime::Handle,
-    sync::Semaphore,
+    sync::{Notify, Semaphore},
     time::{Instant, timeout},
 };
 
@@ -59,6 +59,8 @@ pub(crate) struct Supply {
     slot: Slot,
     fetcher: Arc<Fetcher>,
     meter: TokenMeter,
+    /// Told when an attempt has come to its end, for those who keep the token fresh.
+    landed: Arc<Notify>,
     /// When it was asked for last, in monotonic nanoseconds; kept by the cache.
     pub(crate) used: AtomicI64,
 }
@@ -73,6 +75,7 @@ impl Supply {
             slot,
             fetcher,
             meter,
+            landed: Arc::new(Notify::new()),
             used,
         }
     }
@@ -92,6 +95,10 @@ impl Supply {
     #[inline]
     pub(crate) fn now(&self) -> Moment {
         self.fetcher.clock.now()
+    }
+
+    pub(crate) fn landed(&self) -> Arc<Notify> {
+        Arc::clone(&self.landed)
     }
 
     pub(crate) fn status(&self) -> TokenStatus {
@@ -225,6 +232,7 @@ impl Flight {
         let result = result.map(|token| (token, sent));
         let attempt = supply.slot.glance().failures().saturating_add(1);
         let verdict = supply.slot.finish(self.id, result, now, fastrand::f64());
+        supply.landed.notify_waiters();
         events::attempt(&supply, attempt, &verdict, took, now);
     }
 }
@@ -236,6 +244,7 @@ impl Drop for Flight {
         }
         if let Some(supply) = self.supply.upgrade() {
             supply.slot.abandon(self.id, supply.now(), fastrand::f64());
+            supply.landed.notify_waiters();
             events::abandoned(&supply);
         }
     }
