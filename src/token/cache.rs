@@ -147,6 +147,22 @@ impl TokenCache {
         Ok(lease.token().clone())
     }
 
+    /// Likewise, with the time that is left of its life.
+    #[cfg(feature = "emulator")]
+    pub(crate) async fn token_and_life(
+        &self,
+        request: &TokenRequest,
+    ) -> Result<(Token, Duration), AuthError> {
+        request.check()?;
+        let supply = self.supply(request);
+        let lease = Acquire::new(Arc::clone(&supply), None, false).await?;
+        let left = supply.now().until(lease.edges().expires).max(0);
+        Ok((
+            lease.token().clone(),
+            Duration::from_nanos(left.unsigned_abs()),
+        ))
+    }
+
     /// Takes `token` out of service, wherever it is still the current one: the next request fetches.
     ///
     /// Compare and clear: a token that was replaced meanwhile changes nothing. True if a token was
