@@ -70,6 +70,7 @@ fn draw_on(
         let mut chart = ChartBuilder::on(panel)
             .caption(caption(event, args), ("sans-serif", 15))
             .margin(8)
+            .margin_right(24)
             .x_label_area_size(34)
             .y_label_area_size(44)
             .build_cartesian_2d(x, 0..top + top / 10 + 1)?;
@@ -77,6 +78,7 @@ fn draw_on(
             .configure_mesh()
             .light_line_style(TRANSPARENT)
             .x_desc(unit)
+            .x_label_formatter(&|second| format!("{second:.0}"))
             .y_labels(5)
             .draw()?;
         for (name, color, series) in all {
