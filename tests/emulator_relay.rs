@@ -70,7 +70,7 @@ async fn no_token_is_a_503_that_says_why_and_nonsense_a_400() {
     let cache = TokenCache::builder(source::from_fn(|_: TokenRequest| async {
         Err::<Token, _>(io::Error::other("the account is locked"))
     }));
-    let cache = cache.max_wait(Duration::ZERO).build().unwrap();
+    let cache = cache.max_wait(Duration::from_millis(300)).build().unwrap();
     let mds = Emulator::builder()
         .tokens_from(cache)
         .start()
