@@ -4,7 +4,7 @@
 //! answers many waiters. It holds statuses, counts, hosts and reasons. It never holds a token or a
 //! byte of a response body, so that it can be logged as it is.
 
-use std::{error::Error, fmt, sync::Arc, time::Duration};
+use std::{error::Error, fmt, iter::successors, sync::Arc, time::Duration};
 
 pub(crate) type BoxError = Box<dyn Error + Send + Sync>;
 
@@ -39,6 +39,10 @@ struct Failure {
     cause: Option<BoxError>,
 }
 
+/// A foreign source's error may be its own cause, or a whole page of HTML.
+const MOST_CAUSES: usize = 8;
+const LONGEST_LINE: usize = 1000;
+
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
     /// The token must not go where the request goes.
@@ -61,6 +65,30 @@ pub(crate) enum Kind {
     /// Too many requests are waiting already.
     Overload,
 }
+
+impl Kind {
+    /// Its name in events and metrics. Stable: dashboards are built on it.
+    pub(crate) fn reason(self) -> &'static str {
+        match self {
+            Self::Destination => "destination",
+            Self::Request => "request",
+            Self::Connect => "connect",
+            Self::Timeout => "timeout",
+            Self::Status(_) => "status",
+            Self::Response => "response",
+            Self::Source => "source",
+            Self::Panic => "panic",
+            Self::Runtime => "runtime",
+            Self::Overload => "overload",
+        }
+    }
+}
+
+/// The reasons an attempt at a token can fail for.
+#[cfg(feature = "metrics")]
+pub(crate) const REASONS: [&str; 7] = [
+    "request", "connect", "timeout", "status", "response", "source", "panic",
+];
 
 impl AuthError {
     /// The request's destination may not see the token: nothing was sent, nothing was fetched.
@@ -162,6 +190,23 @@ impl AuthError {
             retry_after,
             None,
         )
+    }
+
+    pub(crate) fn reason(&self) -> &'static str {
+        self.failure.kind.reason()
+    }
+
+    /// The error and its causes, on one line of bounded length, for a log or a health check.
+    pub(crate) fn on_one_line(&self) -> String {
+        let causes = successors(Some(self as &dyn Error), |&error| error.source());
+        let texts: Vec<_> = causes.take(MOST_CAUSES).map(ToString::to_string).collect();
+        let one_line = |c: char| if c.is_control() { ' ' } else { c };
+        texts
+            .join(": ")
+            .chars()
+            .map(one_line)
+            .take(LONGEST_LINE)
+            .collect()
     }
 
     pub(crate) fn with_attempts(mut self, attempts: u32) -> Self {

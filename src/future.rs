@@ -172,8 +172,8 @@ where
     R: AuthRequest,
 {
     fn poll(self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<State<S, R, S::Future>> {
-        let this = self.project();
-        let result = ready!(this.acquire.poll(cx));
+        let mut this = self.project();
+        let result = ready!(this.acquire.as_mut().poll(cx));
         let stamp = result.and_then(|lease| lease.stamp().cloned().ok_or_else(AuthError::gone));
         let (stamp, parts) = match (stamp, this.parts.take()) {
             (Ok(stamp), Some(parts)) => (stamp, parts),
@@ -185,7 +185,8 @@ where
             }
         };
         let (mut ready_inner, mut request) = parts;
-        let watch = match Watch::put(request.headers_mut(), stamp, *this.asker) {
+        let meters = this.acquire.meters();
+        let watch = match Watch::put(request.headers_mut(), stamp, *this.asker, meters) {
             Ok(watch) => watch,
             Err(error) => return Poll::Ready(State::Failed { error }),
         };

@@ -74,6 +74,8 @@
 //! | `reqwest` | | the layer around `reqwest::Client` |
 //! | `emulator` | | `emulator`: a metadata server in-process |
 //! | `test-util` | | `test_util`: a clock that tests can move |
+//! | `metrics` | | counters, gauges and a histogram through the `metrics` facade |
+//! | `serde` | | [`TokenStatus`] as the JSON of a health endpoint |
 //!
 //! # What it does not do
 //!

@@ -19,6 +19,7 @@ use crate::{
         cache::TokenCache,
         current::Memo,
         lease::{Asker, Stamp},
+        meters::{Meters, Rejections},
         request::{Audience, Scopes, TokenRequest},
         supply::Supply,
     },
@@ -70,6 +71,7 @@ pub(crate) struct Wait {
 pub(crate) struct Watch {
     stamp: Arc<Stamp>,
     asker: Asker,
+    rejections: Rejections,
 }
 
 /// In a request's extensions: a request with the same content was answered 401 with the token that
@@ -117,7 +119,7 @@ impl Policy {
             if let Some(project) = &self.quota_project {
                 project.put(headers);
             }
-            return Some(Watch { stamp, asker });
+            return Some(Watch::new(stamp, asker, &supply.fetcher().meters));
         }
         put_back(headers, previous);
         None
@@ -152,7 +154,8 @@ impl Policy {
         if let Some(project) = &self.quota_project {
             project.put(request.headers_mut());
         }
-        match stamp.map(|stamp| Watch::put(request.headers_mut(), stamp, asker)) {
+        let meters = self.cache.meters();
+        match stamp.map(|stamp| Watch::put(request.headers_mut(), stamp, asker, meters)) {
             Some(Ok(watch)) => Decision::Stamped(watch),
             Some(Err(full)) => Decision::Refuse(full),
             None => Decision::Wait(Wait {
@@ -164,6 +167,12 @@ impl Policy {
                 refused,
             }),
         }
+    }
+
+    /// A request was refused.
+    #[cold]
+    pub(crate) fn note_refusal(&self) {
+        self.cache.meters().refused();
     }
 
     /// What to ask for on behalf of this request: its own wish, or the layer's choice.
@@ -184,14 +193,27 @@ impl Policy {
 }
 
 impl Watch {
+    /// A request goes out with `stamp` on it.
+    #[inline]
+    fn new(stamp: Arc<Stamp>, asker: Asker, meters: &Meters) -> Self {
+        meters.stamped();
+        let rejections = meters.rejections();
+        Self {
+            stamp,
+            asker,
+            rejections,
+        }
+    }
+
     /// Exactly one value is there afterwards. An error if the request has no room for a header.
     pub(crate) fn put(
         headers: &mut HeaderMap,
         stamp: Arc<Stamp>,
         asker: Asker,
+        meters: &Meters,
     ) -> Result<Self, AuthError> {
         match headers.try_insert(AUTHORIZATION, stamp.header()) {
-            Ok(_) => Ok(Self { stamp, asker }),
+            Ok(_) => Ok(Self::new(stamp, asker, meters)),
             Err(full) => Err(AuthError::caused(
                 Kind::Request,
                 "the request has more headers than can be sent",
@@ -204,6 +226,7 @@ impl Watch {
     #[cold]
     pub(crate) fn refused(&self) {
         self.stamp.reject(self.asker);
+        self.rejections.note();
     }
 }
 

@@ -97,6 +97,7 @@ where
                 ResponseFuture::waiting(wait, ready_inner, request)
             }
             Decision::Refuse(error) => {
+                self.policy.note_refusal();
                 // `call` uses the readiness up, also where the service inside is not called.
                 let not_ready_inner = self.inner.clone();
                 drop(mem::replace(&mut self.inner, not_ready_inner));

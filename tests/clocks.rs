@@ -192,3 +192,29 @@ async fn keep_fresh_goes_through_an_outage_at_its_own_pace() {
     sleep_until(begun + secs(5011)).await;
     assert!(world.cache.status(&request).is_live());
 }
+
+#[tokio::test(start_paused = true)]
+async fn keep_fresh_follows_the_pace_of_failures_not_the_patience_for_an_attempt() {
+    let source = Script::new(|call| match call.number {
+        1..=3 => Answer::failure("out"),
+        number => Answer::token(format!("tok-{number}"), 3599),
+    });
+    // Fails at once; an attempt might have taken five minutes.
+    let source = source.with_timeout(secs(300));
+    let cache = TokenCache::builder(source.clone())
+        .clock(TestClock::new())
+        .build()
+        .unwrap();
+    let request = TokenRequest::access_token(Scopes::default());
+    let begun = Instant::now();
+    tokio::spawn(cache.keep_fresh(&request));
+    while !cache.status(&request).is_live() {
+        sleep(Duration::from_millis(50)).await;
+        assert!(
+            begun.elapsed() < secs(8),
+            "at most 1 + 2 + 4 s: {:?}",
+            source.calls()
+        );
+    }
+    assert_eq!(source.calls(), 4);
+}

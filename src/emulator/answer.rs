@@ -5,9 +5,10 @@
 
 use std::fmt::{self, Write as _};
 use std::hash::{DefaultHasher, Hash, Hasher};
-use std::time::SystemTime;
+use std::time::{Duration, SystemTime};
 
 use http::StatusCode;
+use serde_json::json;
 
 /// A response, whatever made it: the metadata tree, the mint or a fault.
 ///
@@ -46,6 +47,25 @@ impl Answer {
         Self {
             flavor: false,
             ..Self::json(body)
+        }
+    }
+
+    /// An access token, as OAuth 2.0 writes it.
+    pub(super) fn token(secret: &str, left: Duration) -> Self {
+        let body = json!({
+            "access_token": secret,
+            // Whole seconds, rounded down: never more than is left.
+            "expires_in": left.as_secs(),
+            "token_type": "Bearer",
+        });
+        Self::json(body.to_string())
+    }
+
+    /// An ID token: a bare JWT, no JSON around it, and no newline behind it.
+    pub(super) fn id_token(jwt: String) -> Self {
+        Self {
+            content_type: "text/html; charset=UTF-8",
+            ..Self::json(jwt)
         }
     }
 

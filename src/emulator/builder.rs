@@ -11,12 +11,13 @@ use super::{
     Emulator,
     fault::Faults,
     mint::Mint,
-    record::Records,
+    record::{Observer, RecordedRequest, Records},
+    relay::Relay,
     routes::Routes,
     server::{Counts, Server, Shared, State},
     site::Site,
 };
-use crate::config_error::ConfigError;
+use crate::{config_error::ConfigError, token::cache::TokenCache};
 
 /// Configures an [`Emulator`]; made by [`Emulator::builder`].
 #[derive(Clone, Debug)]
@@ -25,6 +26,9 @@ pub struct EmulatorBuilder {
     remint_at: Duration,
     bind: SocketAddr,
     site: Site,
+    tokens: Option<TokenCache>,
+    exposed: bool,
+    observer: Option<Observer>,
 }
 
 /// What an access token's life is on Google Cloud, give or take a second.
@@ -43,6 +47,9 @@ impl EmulatorBuilder {
             remint_at: DEFAULT_REMINT_AT,
             bind: SocketAddr::new(IpAddr::V4(Ipv4Addr::LOCALHOST), 0),
             site: Site::default(),
+            tokens: None,
+            exposed: false,
+            observer: None,
         }
     }
 
@@ -100,12 +107,46 @@ impl EmulatorBuilder {
         self
     }
 
+    /// Serves this cache's tokens, with what is left of their lives, in place of random ones.
+    ///
+    /// For local development with one's own account: programs that know only the metadata server get
+    /// real tokens from it. They are real: whoever reaches the port can use them, every user of the
+    /// machine included. So they are served on loopback only, and only to requests whose `Host` is an
+    /// address or a metadata server's name (a web page could be made to come from elsewhere).
+    ///
+    /// When the cache has no token the answer is 503, with the error as its body. Lifetime, rotation
+    /// and revocation of this emulator do not touch such tokens, and
+    /// [`generation_of`](Emulator::generation_of) knows none of them.
+    pub fn tokens_from(mut self, cache: TokenCache) -> Self {
+        self.tokens = Some(cache);
+        self
+    }
+
+    /// Serves real tokens to whoever reaches the address, not on loopback only: everybody on that
+    /// network can then do what the tokens allow.
+    pub fn danger_serve_real_tokens_to_the_network(mut self) -> Self {
+        self.exposed = true;
+        self
+    }
+
+    /// Calls `told` with each request and the status of its answer, on the server's own thread.
+    ///
+    /// Requests that end without an answer (some faults) are not told of.
+    pub fn on_answer(
+        mut self,
+        told: impl Fn(&RecordedRequest, u16) + Send + Sync + 'static,
+    ) -> Self {
+        self.observer = Some(Observer::new(told));
+        self
+    }
+
     /// Starts the server on a thread of its own. Needs no runtime.
     ///
     /// # Errors
     ///
-    /// `InvalidInput` for a lifetime below 1 s, or an e-mail address that is none; otherwise what the
-    /// operating system says, such as that the address is in use.
+    /// `InvalidInput` for a lifetime below 1 s, an e-mail address that is none, or real tokens on an
+    /// address that is not loopback; otherwise what the operating system says, such as that the
+    /// address is in use.
     pub fn start_blocking(self) -> io::Result<Emulator> {
         self.check()
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
@@ -118,6 +159,8 @@ impl EmulatorBuilder {
             routes: Routes::new(self.site),
             state: Mutex::new(state),
             counts: Counts::default(),
+            relay: self.tokens.map(|cache| Relay::new(cache, self.exposed)),
+            observer: self.observer,
         });
         let (server, addr) = Server::start(self.bind, Arc::clone(&shared))?;
         Ok(Emulator {
@@ -144,6 +187,10 @@ impl EmulatorBuilder {
                 &given,
                 "it must be at least 1 s",
             ));
+        }
+        if self.tokens.is_some() && !self.bind.ip().is_loopback() && !self.exposed {
+            let reason = "real tokens are served on a loopback address only";
+            return Err(ConfigError::new("address", &self.bind.to_string(), reason));
         }
         let email = &self.site.email;
         let odd = |c: char| !c.is_ascii_graphic() || matches!(c, '/' | '?' | '#' | '%');

@@ -39,6 +39,7 @@
 //! | `routes.rs`, `site.rs`, `mint.rs` | pure: rules, values, tokens |
 //! | `identity.rs`, `key.rs` | an ID token's claims; the key that signs them |
 //! | `answer.rs` | an answer, and its bytes |
+//! | `relay.rs` | real tokens, in place of the mint's |
 //! | `fault.rs`, `record.rs` | what goes wrong; what came |
 
 mod answer;
@@ -49,6 +50,7 @@ mod identity;
 mod key;
 mod mint;
 mod record;
+mod relay;
 mod routes;
 mod server;
 mod site;

@@ -1,6 +1,6 @@
 //! The requests that came, kept for whoever wants to look: a bounded list.
 
-use std::{collections::VecDeque, fmt};
+use std::{collections::VecDeque, fmt, sync::Arc};
 
 use http::{HeaderMap, Method, Uri};
 
@@ -72,5 +72,25 @@ impl Records {
 
     pub(super) fn list(&self) -> Vec<RecordedRequest> {
         self.requests.iter().cloned().collect()
+    }
+}
+
+/// Who is told of each answer.
+#[derive(Clone)]
+pub(super) struct Observer(Arc<dyn Fn(&RecordedRequest, u16) + Send + Sync>);
+
+impl Observer {
+    pub(super) fn new(told: impl Fn(&RecordedRequest, u16) + Send + Sync + 'static) -> Self {
+        Self(Arc::new(told))
+    }
+
+    pub(super) fn tell(&self, request: &RecordedRequest, status: u16) {
+        (self.0)(request, status);
+    }
+}
+
+impl fmt::Debug for Observer {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Observer")
     }
 }

@@ -20,6 +20,10 @@ use super::{
     site::{Node, Site},
     target::{Path, parameter},
 };
+use crate::{
+    config_error::ConfigError,
+    token::request::{Audience, Scopes, TokenRequest},
+};
 
 /// What kind of request it is, for counting and for faults.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -100,62 +104,73 @@ impl Routes {
         now: Instant,
         wall: SystemTime,
     ) -> Answer {
+        match self.admit(head) {
+            Err(answer) => answer,
+            Ok(Node::Token) => self.token(head, mint, now),
+            Ok(Node::Identity) => self.identity(head, mint, now, wall),
+            Ok(node @ Node::Directory(_)) => directory(head, node),
+            Ok(value) => Answer::text(value.text()),
+        }
+    }
+
+    /// The token that a request asks for, if it asks for one and keeps the rules.
+    pub(super) fn asked(&self, head: &Head) -> Option<Result<TokenRequest, ConfigError>> {
+        match self.admit(head).ok()? {
+            Node::Token => {
+                let scopes = self.scopes(head);
+                Some(Scopes::new(scopes).map(TokenRequest::access_token))
+            }
+            Node::Identity => {
+                let audience = parameter(head.uri.query(), "audience").unwrap_or_default();
+                Some(Audience::new(audience).map(TokenRequest::id_token))
+            }
+            _ => None,
+        }
+    }
+
+    /// The rules that hold for every request, and the place it asks for.
+    fn admit(&self, head: &Head) -> Result<&Node, Answer> {
         if head.method != Method::GET && head.method != Method::HEAD {
-            return Answer::status(405).with_header("Allow", "GET, HEAD");
+            return Err(Answer::status(405).with_header("Allow", "GET, HEAD"));
         }
         if head.uri.path() == KEYS {
             let an_hour = "public, max-age=3600";
-            return Answer::foreign(self.jwks()).with_header("Cache-Control", an_hour);
+            return Err(Answer::foreign(self.jwks()).with_header("Cache-Control", an_hour));
         }
         if head.headers.contains_key(FORWARDED) {
-            return Answer::status(403);
+            return Err(Answer::status(403));
         }
-        let Some(path) = Path::parse(head.uri.path()) else {
-            return Answer::status(404);
-        };
+        let path = Path::parse(head.uri.path()).ok_or_else(|| Answer::status(404))?;
         // The root is for finding out whether this is a metadata server at all.
         if path.segments().next().is_some() {
             match head.headers.get(FLAVOR).map(|flavor| flavor.as_bytes()) {
                 Some(b"Google") => {}
-                Some(_) => return Answer::status(404),
-                None => return Answer::status(403).with_body(FLAVOR_MISSING),
+                Some(_) => return Err(Answer::status(404)),
+                None => return Err(Answer::status(403).with_body(FLAVOR_MISSING)),
             }
         }
-        let Some(node) = self.tree.find(path.segments()) else {
-            return Answer::status(404);
-        };
+        let node = self.tree.find(path.segments());
+        let node = node.ok_or_else(|| Answer::status(404))?;
         match (node, path.is_directory()) {
-            (Node::Directory(_), false) => to_the_slash(head),
-            (Node::Directory(_), true) => directory(head, node),
+            (Node::Directory(_), false) => Err(to_the_slash(head)),
+            (Node::Directory(_), true) | (_, false) => Ok(node),
             // A value is not a directory.
-            (_, true) => Answer::status(404),
-            (Node::Token, false) => self.token(head, mint, now),
-            (Node::Identity, false) => self.identity(head, mint, now, wall),
-            (value, false) => Answer::text(value.text()),
+            (_, true) => Err(Answer::status(404)),
         }
+    }
+
+    fn scopes(&self, head: &Head) -> ScopeSet {
+        let asked = parameter(head.uri.query(), "scopes").filter(|_| self.site.honour_scopes);
+        let asked = asked.unwrap_or_default();
+        let each = asked.split(',').filter(|scope| !scope.is_empty());
+        each.map(str::to_owned).collect()
     }
 
     fn token(&self, head: &Head, mint: &mut Mint, now: Instant) -> Answer {
-        let asked = parameter(head.uri.query(), "scopes").filter(|_| self.site.honour_scopes);
-        let scopes: ScopeSet = match &asked {
-            Some(scopes) => scopes
-                .split(',')
-                .filter(|s| !s.is_empty())
-                .map(str::to_owned)
-                .collect(),
-            None => ScopeSet::new(),
-        };
-        let served = mint.serve(scopes, now);
-        let body = json!({
-            "access_token": served.secret,
-            // Whole seconds, rounded down: never more than is left.
-            "expires_in": served.left.as_secs(),
-            "token_type": "Bearer",
-        });
-        Answer::json(body.to_string())
+        let served = mint.serve(self.scopes(head), now);
+        Answer::token(&served.secret, served.left)
     }
 
-    /// A bare JWT: no JSON around it, and no newline behind it.
     fn identity(&self, head: &Head, mint: &mut Mint, now: Instant, wall: SystemTime) -> Answer {
         let asked = |name| parameter(head.uri.query(), name).unwrap_or_default();
         let audience = asked("audience");
@@ -180,10 +195,7 @@ impl Routes {
             }
             key.sign(&Value::Object(claims)).unwrap_or_default()
         });
-        Answer {
-            content_type: "text/html; charset=UTF-8",
-            ..Answer::json(served.secret)
-        }
+        Answer::id_token(served.secret)
     }
 }
 

@@ -29,7 +29,8 @@ use super::{
     fault::{Action, Faults},
     head::{self, Head, Progress},
     mint::Mint,
-    record::{RecordedRequest, Records},
+    record::{Observer, RecordedRequest, Records},
+    relay::Relay,
     routes::{Kind, Routes},
 };
 
@@ -38,6 +39,9 @@ pub(super) struct Shared {
     pub(super) routes: Routes,
     pub(super) state: Mutex<State>,
     pub(super) counts: Counts,
+    /// Real tokens, if these are served.
+    pub(super) relay: Option<Relay>,
+    pub(super) observer: Option<Observer>,
 }
 
 pub(super) struct State {
@@ -182,14 +186,14 @@ impl Connection {
                 .pick(head.uri.path(), kind != Kind::Other, Instant::now())
         };
         let answer = match fault {
-            None => self.usual(head),
+            None => self.usual(head).await,
             Some(Action::Delay(delay)) => {
                 sleep(delay).await;
-                self.usual(head)
+                self.usual(head).await
             }
             Some(Action::WithoutFlavor) => Answer {
                 flavor: false,
-                ..self.usual(head)
+                ..self.usual(head).await
             },
             Some(Action::Answer(answer)) => answer,
             Some(Action::Hang) => {
@@ -208,6 +212,9 @@ impl Connection {
             }
             Some(Action::Endless) => return endless(stream).await,
         };
+        if let Some(observer) = &self.shared.observer {
+            observer.tell(&RecordedRequest::new(head), answer.status);
+        }
         // A body that was not read would be taken for the next request.
         let close = !head.keep_alive() || head.has_body();
         let head_only = head.method == Method::HEAD;
@@ -222,8 +229,13 @@ impl Connection {
         Ok(!close)
     }
 
-    fn usual(&self, head: &Head) -> Answer {
+    async fn usual(&self, head: &Head) -> Answer {
         let routes = &self.shared.routes;
+        if let Some(relay) = &self.shared.relay
+            && let Some(asked) = routes.asked(head)
+        {
+            return relay.answer(head, asked).await;
+        }
         // Before the lock is taken: whoever only wants to count need not wait for it.
         routes.prepare(head);
         let mint = &mut self.shared.lock().mint;

@@ -23,6 +23,7 @@ use super::{
     events::Limiter,
     keep_fresh,
     lease::{Asker, Stamp},
+    meters::Meters,
     request::TokenRequest,
     schedule::LEAD,
     slot::Limits,
@@ -146,6 +147,22 @@ impl TokenCache {
         Ok(lease.token().clone())
     }
 
+    /// Likewise, with the time that is left of its life.
+    #[cfg(feature = "emulator")]
+    pub(crate) async fn token_and_life(
+        &self,
+        request: &TokenRequest,
+    ) -> Result<(Token, Duration), AuthError> {
+        request.check()?;
+        let supply = self.supply(request);
+        let lease = Acquire::new(Arc::clone(&supply), None, false).await?;
+        let left = supply.now().until(lease.edges().expires).max(0);
+        Ok((
+            lease.token().clone(),
+            Duration::from_nanos(left.unsigned_abs()),
+        ))
+    }
+
     /// Takes `token` out of service, wherever it is still the current one: the next request fetches.
     ///
     /// Compare and clear: a token that was replaced meanwhile changes nothing. True if a token was
@@ -154,15 +171,17 @@ impl TokenCache {
         let supplies = self.inner.supplies.load();
         supplies
             .values()
-            .fold(false, |done, supply| supply.slot().invalidate(token) | done)
+            .fold(false, |done, supply| supply.invalidate(token) | done)
     }
 
     /// The state of the token for `request`. Fetches nothing.
     pub fn status(&self, request: &TokenRequest) -> TokenStatus {
         let supplies = self.inner.supplies.load();
-        let glance = supplies.get(request).map(|supply| supply.slot().glance());
         let fetcher = &self.inner.fetcher;
-        TokenStatus::new(glance, fetcher.source.active(), fetcher.clock.now())
+        supplies.get(request).map_or_else(
+            || TokenStatus::new(None, fetcher.source.active(), fetcher.clock.now()),
+            |supply| supply.status(),
+        )
     }
 
     /// Keeps the token for `request` fresh without traffic, for as long as it is polled.
@@ -202,6 +221,10 @@ impl TokenCache {
         let now = supply.now();
         supply.touch(now.mono);
         supply.stamp(now, Some(asker))
+    }
+
+    pub(crate) fn meters(&self) -> &Meters {
+        &self.inner.fetcher.meters
     }
 
     /// The supply for `request`, made if there is none.
@@ -261,6 +284,12 @@ pub(crate) struct WeakCache {
 }
 
 impl WeakCache {
+    /// Told of every verdict on `request`. Holds nothing of the cache. `None` once that is gone.
+    pub(crate) fn landed(&self, request: &TokenRequest) -> Option<Arc<Notify>> {
+        let inner = self.inner.upgrade()?;
+        Some(TokenCache { inner }.supply(request).landed())
+    }
+
     /// Sees to a refresh of `request`'s token if one is due, and returns how long to sleep until the
     /// next look. `None` once the cache is gone.
     pub(crate) fn tend(&self, request: &TokenRequest) -> Option<Duration> {
@@ -370,13 +399,15 @@ impl<S: TokenSource> TokenCacheBuilder<S> {
             attempt: self.resolved_timeout(),
             max_wait: self.max_wait,
         };
+        let source_name = self.source.name();
         let fetcher = Fetcher {
-            source_name: self.source.name(),
+            source_name,
             source: AssertUnwindSafe(Arc::new(self.source)),
             clock: self.clock,
             limits,
             permits: AssertUnwindSafe(Arc::new(Semaphore::new(MAX_CONCURRENT_FETCHES))),
             log: Limiter::new(),
+            meters: Meters::new(source_name),
         };
         let inner = Inner {
             fetcher: Arc::new(fetcher),

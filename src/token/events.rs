@@ -1,18 +1,38 @@
-//! What the log says about fetching tokens. Stable names and fields, never a secret.
+//! What the log says about fetching tokens. Never a secret; names and fields are stable, and documented
+//! in docs/observability.md.
 //!
 //! One event per attempt, none per request. `WARN` for a failed attempt; `ERROR`, at most every ten
-//! seconds per cache, when requests fail for want of a token or a source panicked.
+//! seconds per cache, when requests fail for want of a token or a source panicked. All times are in
+//! seconds.
 
 use std::{
     sync::atomic::{AtomicI64, Ordering},
     time::Duration,
 };
 
+use tracing::{debug, error, warn};
+
 use super::{
     clock::{Clock, Moment},
     slot::{Outcome, Verdict},
     supply::{Fetcher, Supply},
 };
+
+/// What users filter by. Not the module's path: modules move.
+const TARGET: &str = "tower_scoped_auth";
+
+/// What an attempt can come to, in events and metrics.
+pub(crate) mod outcome {
+    pub(crate) const PUBLISHED: &str = "published";
+    pub(crate) const EXTENDED: &str = "extended";
+    pub(crate) const UNCHANGED: &str = "unchanged";
+    pub(crate) const FAILED: &str = "failed";
+    /// The runtime dropped its task, or another attempt took over.
+    pub(crate) const ABANDONED: &str = "abandoned";
+
+    #[cfg(feature = "metrics")]
+    pub(crate) const SUCCESSES: [&str; 3] = [PUBLISHED, EXTENDED, UNCHANGED];
+}
 
 /// Lets one `ERROR` through per ten seconds.
 pub(crate) struct Limiter {
@@ -43,41 +63,69 @@ impl Limiter {
     }
 }
 
-/// An attempt came to its end.
-pub(crate) fn attempt(supply: &Supply, verdict: &Verdict, took: Duration, now: Moment) {
+/// An attempt came to its end: the `attempt`th since the last success.
+pub(crate) fn attempt(
+    supply: &Supply,
+    attempt: u32,
+    verdict: &Verdict,
+    took: Duration,
+    now: Moment,
+) {
     let (fetcher, request) = (supply.fetcher(), supply.request());
     let source = fetcher.source_name;
-    let pause = Duration::from_nanos(verdict.pause.unsigned_abs());
+    let left = supply.report_left(now);
+    let life = left.unwrap_or_default().as_secs();
+    let duration = took.as_secs_f64();
     match &verdict.result {
         Ok(outcome) => {
             let outcome = match outcome {
-                Outcome::Published { .. } => "published",
-                Outcome::Extended => "extended",
-                Outcome::Unchanged => "unchanged",
+                Outcome::Published { .. } => outcome::PUBLISHED,
+                Outcome::Extended => outcome::EXTENDED,
+                Outcome::Unchanged => outcome::UNCHANGED,
             };
-            tracing::debug!(%source, %request, outcome, ?took, "token fetched");
+            fetcher.meters.fetched(outcome, "", Some(took));
+            debug!(
+                name: "token_fetched", target: TARGET,
+                source, %request, attempt, outcome, life, duration, "token fetched",
+            );
         }
         Err(error) => {
-            let attempt = error.attempts();
-            tracing::warn!(
-                %source, %request, attempt, %error, ?took, next_attempt_in = ?pause,
-                token_in_service = verdict.live, "token fetch failed",
+            let (outcome, reason) = (outcome::FAILED, error.reason());
+            fetcher.meters.fetched(outcome, reason, Some(took));
+            let pause = Duration::from_nanos(verdict.pause.unsigned_abs());
+            let next_attempt_in = pause.as_secs_f64();
+            let error = error.on_one_line();
+            warn!(
+                name: "token_fetch_failed", target: TARGET,
+                source, %request, attempt, outcome, reason, error, life, duration, next_attempt_in,
+                "token fetch failed",
             );
             if !verdict.live && fetcher.log.admits(now.mono) {
-                tracing::error!(%source, %request, attempt, %error, "no token: requests fail");
+                error!(
+                    name: "no_token", target: TARGET,
+                    source, %request, attempt, reason, error, "no token: requests fail",
+                );
             }
         }
     }
+}
+
+/// An attempt's task was dropped before its end.
+pub(crate) fn abandoned(supply: &Supply) {
+    let (fetcher, request) = (supply.fetcher(), supply.request());
+    let (source, outcome) = (fetcher.source_name, outcome::ABANDONED);
+    fetcher.meters.fetched(outcome, "", None);
+    debug!(
+        name: "token_fetch_abandoned", target: TARGET,
+        source, %request, outcome, "token fetch abandoned",
+    );
 }
 
 /// The source panicked; the attempt is about to end as a failed one.
 pub(crate) fn panicked(fetcher: &Fetcher, clock: &Clock, panic: &str) {
     if fetcher.log.admits(clock.now().mono) {
         let panic: String = panic.chars().take(200).collect();
-        tracing::error!(
-            source = fetcher.source_name,
-            panic,
-            "the token source panicked"
-        );
+        let source = fetcher.source_name;
+        error!(name: "source_panicked", target: TARGET, source, panic, "the token source panicked");
     }
 }

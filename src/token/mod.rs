@@ -28,7 +28,7 @@
 //! | [`wait`] | a waiting request's timer | what it is waiting for |
 //! | [`cache`], [`keep_fresh`], [`status`] | one supply per request | HTTP requests, destinations |
 //! | [`source`], [`from_service`] | the question a source answers | everything above |
-//! | [`events`] | what the log says | secrets |
+//! | [`events`], [`meters`] | what the log and the metrics say | secrets |
 
 pub(crate) mod cache;
 pub(crate) mod clock;
@@ -37,6 +37,7 @@ mod events;
 mod from_service;
 mod keep_fresh;
 pub(crate) mod lease;
+pub(crate) mod meters;
 pub(crate) mod request;
 mod schedule;
 mod slot;
@@ -44,6 +45,8 @@ mod slot;
 mod slot_model;
 pub mod source;
 pub(crate) mod status;
+#[cfg(feature = "serde")]
+mod status_serde;
 pub(crate) mod supply;
 mod sync;
 pub(crate) mod value;

@@ -7,6 +7,26 @@ use crate::error::AuthError;
 
 /// The state of one [`TokenRequest`](crate::TokenRequest)'s token, as
 /// [`TokenCache::status`](crate::TokenCache::status) found it.
+///
+/// With the feature `serde` it can be serialised, as the answer of a health endpoint. In JSON:
+///
+/// ```json
+/// {
+///   "state": "stale",
+///   "expires_in_seconds": 212,
+///   "generation": 3,
+///   "refreshing": false,
+///   "waiting": 0,
+///   "last_error": "cannot connect to the metadata server: connection refused (2 attempts)",
+///   "failing_since": 1767225600,
+///   "source": "metadata-server"
+/// }
+/// ```
+///
+/// `state` is `"empty"`, `"fresh"`, `"stale"` or `"expired"`. `expires_in_seconds` is rounded down, and
+/// `null` without a live token. `last_error` is the error and its causes on one line, and
+/// `failing_since` is in seconds since 1970; both are `null` unless the last attempt failed. Fields may
+/// be added.
 #[derive(Clone, Debug)]
 #[non_exhaustive]
 pub struct TokenStatus {
@@ -21,6 +41,8 @@ pub struct TokenStatus {
 }
 
 /// Where in its life a token is.
+///
+/// With the feature `serde` it serialises as its name in lower case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum TokenState {
@@ -34,6 +56,20 @@ pub enum TokenState {
     Expired,
 }
 
+impl Glance {
+    /// Time left until the token in service expires.
+    pub(crate) fn left(&self, now: Moment) -> Option<Duration> {
+        let left = now.until(self.lease.as_ref()?.edges().expires);
+        (left > 0).then(|| Duration::from_nanos(left.unsigned_abs()))
+    }
+
+    /// Attempts in a row that have failed.
+    pub(crate) fn failures(&self) -> u32 {
+        let trouble = self.trouble.as_ref();
+        trouble.map_or(0, |trouble| trouble.error.attempts())
+    }
+}
+
 impl TokenStatus {
     pub(crate) fn new(glance: Option<Glance>, source: &'static str, now: Moment) -> Self {
         let empty = Glance {
@@ -42,12 +78,14 @@ impl TokenStatus {
             in_flight: false,
             waiting: 0,
         };
+        let glance = glance.unwrap_or(empty);
+        let expires_in = glance.left(now);
         let Glance {
             lease,
             trouble,
             in_flight,
             waiting,
-        } = glance.unwrap_or(empty);
+        } = glance;
         let state = match &lease {
             None => TokenState::Empty,
             Some(lease) => match lease.edges().phase(now) {
@@ -56,16 +94,13 @@ impl TokenStatus {
                 Phase::Fresh | Phase::Stale | Phase::Guard => TokenState::Stale,
             },
         };
-        let left = lease.as_ref().map(|lease| now.until(lease.edges().expires));
         let (last_error, failing_since) = match trouble {
             Some(trouble) => (Some(trouble.error), Some(trouble.since)),
             None => (None, None),
         };
         Self {
             state,
-            expires_in: left
-                .filter(|left| *left > 0)
-                .map(|left| Duration::from_nanos(left.unsigned_abs())),
+            expires_in,
             generation: lease.as_ref().map_or(0, |lease| lease.generation()),
             refreshing: in_flight,
             waiting,

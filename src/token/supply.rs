@@ -18,16 +18,22 @@ use std::{
     time::Duration,
 };
 
-use tokio::{runtime::Handle, sync::Semaphore, time::timeout};
+use tokio::{
+    runtime::Handle,
+    sync::{Notify, Semaphore},
+    time::{Instant, timeout},
+};
 
 use super::{
     clock::{Clock, Moment},
     current::Memo,
     events,
     lease::{Asker, Stamp},
+    meters::{Meters, TokenMeter},
     request::TokenRequest,
     slot::{Ask, Launch, Limits, Slot, Step},
     source::DynSource,
+    status::TokenStatus,
     value::Token,
 };
 use crate::error::{AuthError, Kind};
@@ -45,12 +51,16 @@ pub(crate) struct Fetcher {
     /// when built without `parking_lot`.
     pub(crate) permits: AssertUnwindSafe<Arc<Semaphore>>,
     pub(crate) log: events::Limiter,
+    pub(crate) meters: Meters,
 }
 
 pub(crate) struct Supply {
     request: TokenRequest,
     slot: Slot,
     fetcher: Arc<Fetcher>,
+    meter: TokenMeter,
+    /// Told when an attempt has come to its end, for those who keep the token fresh.
+    landed: Arc<Notify>,
     /// When it was asked for last, in monotonic nanoseconds; kept by the cache.
     pub(crate) used: AtomicI64,
 }
@@ -59,10 +69,13 @@ impl Supply {
     pub(crate) fn new(request: TokenRequest, fetcher: Arc<Fetcher>) -> Self {
         let slot = Slot::new(fetcher.limits);
         let used = AtomicI64::new(fetcher.clock.now().mono);
+        let meter = fetcher.meters.token(&request);
         Self {
             request,
             slot,
             fetcher,
+            meter,
+            landed: Arc::new(Notify::new()),
             used,
         }
     }
@@ -82,6 +95,32 @@ impl Supply {
     #[inline]
     pub(crate) fn now(&self) -> Moment {
         self.fetcher.clock.now()
+    }
+
+    pub(crate) fn landed(&self) -> Arc<Notify> {
+        Arc::clone(&self.landed)
+    }
+
+    pub(crate) fn status(&self) -> TokenStatus {
+        let now = self.now();
+        self.report_left(now);
+        TokenStatus::new(Some(self.slot.glance()), self.fetcher.source.active(), now)
+    }
+
+    /// Takes `token` out of service if it is still the one in service.
+    pub(crate) fn invalidate(&self, token: &Token) -> bool {
+        let done = self.slot.invalidate(token);
+        if done {
+            self.report_left(self.now());
+        }
+        done
+    }
+
+    /// Time left of the token in service, which is told to the metrics.
+    pub(crate) fn report_left(&self, now: Moment) -> Option<Duration> {
+        let left = self.slot.glance().left(now);
+        self.meter.left(left, now.to_system_time());
+        left
     }
 
     /// Marks the supply as asked for. Written at most once a second, or the line it sits on would
@@ -136,6 +175,7 @@ impl Supply {
     /// Begins a refresh if one is due; returns how long to leave the slot alone.
     pub(crate) fn tend(self: &Arc<Self>, runtime: &Handle) -> Duration {
         let now = self.now();
+        self.report_left(now);
         if let Some(launch) = self.slot.tend(now, true) {
             self.launch(launch, runtime);
         }
@@ -181,17 +221,19 @@ impl Flight {
         let fetcher = Arc::clone(&self.fetcher);
         // Closed by nobody: an error cannot come. If it did, flying without a permit is right.
         let _permit = fetcher.permits.acquire().await;
-        let sent = fetcher.clock.now();
+        let (sent, begun) = (fetcher.clock.now(), Instant::now());
         let result = fetcher.attempt(request).await;
-        let now = fetcher.clock.now();
+        // By a clock with a finer grain than ours: it is for people only.
+        let (now, took) = (fetcher.clock.now(), begun.elapsed());
         self.landed = true;
         let Some(supply) = self.supply.upgrade() else {
             return;
         };
         let result = result.map(|token| (token, sent));
-        let took = Duration::from_nanos(now.mono.abs_diff(sent.mono));
+        let attempt = supply.slot.glance().failures().saturating_add(1);
         let verdict = supply.slot.finish(self.id, result, now, fastrand::f64());
-        events::attempt(&supply, &verdict, took, now);
+        supply.landed.notify_waiters();
+        events::attempt(&supply, attempt, &verdict, took, now);
     }
 }
 
@@ -202,6 +244,8 @@ impl Drop for Flight {
         }
         if let Some(supply) = self.supply.upgrade() {
             supply.slot.abandon(self.id, supply.now(), fastrand::f64());
+            supply.landed.notify_waiters();
+            events::abandoned(&supply);
         }
     }
 }

@@ -22,6 +22,7 @@ use tokio::{
 
 use super::{
     lease::{Asker, Lease},
+    meters::{Meters, Waiting},
     slot::{Ask, Step},
     supply::Supply,
 };
@@ -38,6 +39,7 @@ pin_project! {
         alarm: i64,
         // The longest wait by Tokio's clock, in case the slot's stands still.
         patience: Option<Instant>,
+        waiting: Option<Waiting>,
     }
 
     impl PinnedDrop for Acquire {
@@ -62,7 +64,12 @@ impl Acquire {
             timer: None,
             alarm: i64::MIN,
             patience: None,
+            waiting: None,
         }
+    }
+
+    pub(crate) fn meters(&self) -> &Meters {
+        &self.supply.fetcher().meters
     }
 }
 
@@ -78,13 +85,18 @@ impl Future for Acquire {
                 .is_some_and(|patience| Instant::now() >= patience);
             let until = match this.supply.look(this.ask, now, cx.waker(), timed_out) {
                 Step::Use(lease) => return Poll::Ready(Ok(lease)),
-                Step::Fail(error) => return Poll::Ready(Err(error)),
+                Step::Fail(error) => {
+                    this.supply.fetcher().meters.starved();
+                    return Poll::Ready(Err(error));
+                }
                 Step::Wait { until } => until,
             };
             if this.timer.is_none() || *this.alarm != until {
                 let wait =
                     Duration::from_nanos(until.saturating_sub(now.mono).max(0).unsigned_abs());
                 let at = Instant::now() + wait.max(SHORTEST_SLEEP);
+                this.waiting
+                    .get_or_insert_with(|| this.supply.fetcher().meters.waiting());
                 if this.patience.is_none() {
                     let longest = this.supply.fetcher().limits.max_wait;
                     *this.patience = Instant::now().checked_add(longest);

@@ -25,7 +25,7 @@ pub use self::{
     inner::Inner,
     jwt::{jwt, jwt_for},
     script::{Answer, Script},
-    trace::TraceTap,
+    trace::{EventTap, TraceTap},
 };
 
 /// Somewhere the default destinations allow.

@@ -1,15 +1,21 @@
-//! A subscriber that records every event and span of every crate, at TRACE.
+//! A subscriber that records every event and span of every crate, at TRACE, as text; and one that takes
+//! the events of this crate apart.
 
 use std::{
+    collections::BTreeMap,
+    fmt,
     io::{self, Write},
     sync::{Arc, Mutex, OnceLock},
 };
 
 use tracing::{
-    Dispatch,
+    Dispatch, Event, Subscriber,
+    field::{Field, Visit},
     subscriber::{DefaultGuard, set_default},
 };
-use tracing_subscriber::{fmt::MakeWriter, fmt::format::FmtSpan};
+use tracing_subscriber::{
+    Layer, fmt::MakeWriter, fmt::format::FmtSpan, layer::Context, layer::SubscriberExt, registry,
+};
 
 #[derive(Clone, Default)]
 pub struct TraceTap {
@@ -77,5 +83,73 @@ impl<'a> MakeWriter<'a> for TraceTap {
 
     fn make_writer(&'a self) -> Self {
         self.clone()
+    }
+}
+
+/// One event of this crate.
+#[derive(Clone, Debug)]
+pub struct Seen {
+    pub name: &'static str,
+    pub level: tracing::Level,
+    pub target: String,
+    /// In the order they were declared in, `message` left out.
+    pub fields: Vec<&'static str>,
+    pub values: BTreeMap<&'static str, String>,
+}
+
+/// The events of this crate, by name and field.
+#[derive(Clone, Default)]
+pub struct EventTap {
+    seen: Arc<Mutex<Vec<Seen>>>,
+}
+
+impl EventTap {
+    /// Records this thread until the guard goes.
+    pub fn install() -> (Self, DefaultGuard) {
+        // See `TraceTap::install`.
+        static SECOND: OnceLock<Dispatch> = OnceLock::new();
+        SECOND.get_or_init(|| Dispatch::new(registry().with(Self::default())));
+        let tap = Self::default();
+        let guard = set_default(registry().with(tap.clone()));
+        (tap, guard)
+    }
+
+    pub fn seen(&self) -> Vec<Seen> {
+        self.seen.lock().unwrap().clone()
+    }
+
+    pub fn named(&self, name: &str) -> Vec<Seen> {
+        let mut seen = self.seen();
+        seen.retain(|event| event.name == name);
+        seen
+    }
+}
+
+impl<S: Subscriber> Layer<S> for EventTap {
+    fn on_event(&self, event: &Event<'_>, _context: Context<'_, S>) {
+        let metadata = event.metadata();
+        if !metadata.target().starts_with("tower_scoped_auth") {
+            return;
+        }
+        let mut seen = Seen {
+            name: metadata.name(),
+            level: *metadata.level(),
+            target: metadata.target().to_owned(),
+            fields: metadata.fields().iter().map(|field| field.name()).collect(),
+            values: BTreeMap::new(),
+        };
+        seen.fields.retain(|name| *name != "message");
+        event.record(&mut seen);
+        self.seen.lock().unwrap().push(seen);
+    }
+}
+
+impl Visit for Seen {
+    fn record_str(&mut self, field: &Field, value: &str) {
+        self.values.insert(field.name(), value.to_owned());
+    }
+
+    fn record_debug(&mut self, field: &Field, value: &dyn fmt::Debug) {
+        self.values.insert(field.name(), format!("{value:?}"));
     }
 }

@@ -1,0 +1,143 @@
+//! A metadata server for local development:
+//! `cargo run --features emulator --example metadata_server -- --help`.
+//!
+//! Programs in any language whose Google client library honours `GCE_METADATA_HOST` get their tokens
+//! from it: made-up ones, or with `--source gcloud` those of the account you are logged in with. See
+//! docs/local-development.md.
+//!
+//! | file | its job |
+//! | --- | --- |
+//! | `args.rs` | the command line |
+//! | `gcloud.rs` | what gcloud knows: is there a token, which project, which account |
+//! | `line.rs` | one request as one line, without what could be a secret |
+
+mod args;
+mod gcloud;
+mod line;
+
+use std::{
+    error::Error,
+    io::{self, Write},
+    process::ExitCode,
+    time::Duration,
+};
+
+use args::{Args, Command, Source};
+use tower_scoped_auth::{TokenCache, emulator::Emulator};
+
+type Failure = Box<dyn Error + Send + Sync>;
+
+/// What is wrong with the arguments, or with the machine, can be put right by whoever started this.
+const WRONG: u8 = 2;
+
+fn main() -> ExitCode {
+    let result = match args::parse() {
+        Ok(Command::Help) => {
+            print!("{}", args::HELP);
+            Ok(())
+        }
+        Ok(Command::Serve(args)) => serve(*args),
+        Err(error) => Err(format!("{error} (see --help)").into()),
+    };
+    match result {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("metadata_server: {error}");
+            ExitCode::from(WRONG)
+        }
+    }
+}
+
+fn serve(args: Args) -> Result<(), Failure> {
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build()?;
+    let mut builder = Emulator::builder()
+        .bind(args.addr)
+        .token_lifetime(args.lifetime);
+    let mut facts = args.facts;
+    if args.source == Source::Gcloud {
+        if !args.addr.ip().is_loopback() && !args.expose {
+            return Err(format!(
+                "--bind {} would let the network use your own tokens; if that is what you want, \
+                 add {}",
+                args.addr.ip(),
+                args::EXPOSE
+            )
+            .into());
+        }
+        let source = gcloud::source(args.impersonate.as_deref())?;
+        runtime.block_on(gcloud::try_out(&source))?;
+        facts.project = facts.project.or_else(|| gcloud::value("project"));
+        facts.email = facts
+            .email
+            .or(args.impersonate)
+            .or_else(|| gcloud::value("account"));
+        // Client libraries give up after a few seconds, and ask again.
+        let cache = TokenCache::builder(source)
+            .max_wait(Duration::from_secs(10))
+            .build()?;
+        builder = builder.tokens_from(cache);
+        if args.expose {
+            builder = builder.danger_serve_real_tokens_to_the_network();
+        }
+    }
+    if let Some(project) = facts.project {
+        builder = builder.project_id(project);
+    }
+    if let Some(email) = facts.email {
+        builder = builder.email(email);
+    }
+    if let Some(scopes) = facts.scopes {
+        builder = builder.scopes(scopes);
+    }
+    if let Some(domain) = facts.universe_domain {
+        builder = builder.universe_domain(domain);
+    }
+    if !args.quiet {
+        builder = builder.on_answer(|request, status| say(&line::of(request, status)));
+    }
+    let server = builder
+        .start_blocking()
+        .map_err(|error| match error.kind() {
+            io::ErrorKind::AddrInUse => {
+                format!("{} is in use: choose another port with --port", args.addr)
+            }
+            io::ErrorKind::InvalidInput => error.to_string(),
+            _ => format!("cannot listen on {}: {error}", args.addr),
+        })?;
+    let tokens = match args.source {
+        Source::Fixed => "made-up tokens",
+        Source::Gcloud => "YOUR OWN tokens, from gcloud",
+    };
+    say(&format!(
+        "metadata server on {} with {tokens}; Ctrl-C stops it",
+        server.endpoint()
+    ));
+    // Python's library looks for a server at the second, and then asks the first.
+    let host = server.host();
+    say(&format!(
+        "export GCE_METADATA_HOST={host} GCE_METADATA_IP={host}"
+    ));
+    runtime.block_on(told_to_stop())?;
+    Ok(())
+}
+
+/// To a pipe that nobody reads any more, too.
+fn say(line: &str) {
+    let _ = writeln!(io::stdout().lock(), "{line}");
+}
+
+async fn told_to_stop() -> io::Result<()> {
+    #[cfg(unix)]
+    {
+        use tokio::signal::unix::{SignalKind, signal};
+        let mut terminate = signal(SignalKind::terminate())?;
+        tokio::select! {
+            interrupted = tokio::signal::ctrl_c() => interrupted,
+            _ = terminate.recv() => Ok(()),
+        }
+    }
+    #[cfg(not(unix))]
+    tokio::signal::ctrl_c().await
+}
