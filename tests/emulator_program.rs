@@ -1,7 +1,12 @@
 //! The emulator as a program: what it says, how it ends, and what it never prints.
 
 #![cfg(unix)]
-#![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    clippy::expect_used
+)]
 
 use std::{
     env, fs,

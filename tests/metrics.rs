@@ -1,5 +1,12 @@
 //! The metrics: names, labels and numbers as docs/observability.md has them, and no change of behaviour.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
+
 mod support;
 
 use std::{

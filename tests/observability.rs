@@ -1,6 +1,13 @@
 //! What can be seen from outside: the events' names and fields, and a status as JSON, exactly as
 //! docs/observability.md has them.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::panic,
+    clippy::indexing_slicing
+)]
+
 mod support;
 
 use std::{

@@ -77,7 +77,9 @@ impl Records {
 
 /// Who is told of each answer.
 #[derive(Clone)]
-pub(super) struct Observer(Arc<dyn Fn(&RecordedRequest, u16) + Send + Sync>);
+pub(super) struct Observer(Arc<Told>);
+
+type Told = dyn Fn(&RecordedRequest, u16) + Send + Sync;
 
 impl Observer {
     pub(super) fn new(told: impl Fn(&RecordedRequest, u16) + Send + Sync + 'static) -> Self {

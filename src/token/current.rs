@@ -81,7 +81,11 @@ impl Current {
         let unquestioned = (*lease).as_ref().filter(|lease| lease.is_unquestioned(now));
         *memo = match unquestioned.and_then(|lease| Some((lease, lease.stamp()?))) {
             Some((lease, stamp)) => Memo {
-                epoch: if epoch.is_multiple_of(2) { epoch } else { NEVER },
+                epoch: if epoch.is_multiple_of(2) {
+                    epoch
+                } else {
+                    NEVER
+                },
                 fresh_until: lease.edges().fresh_until,
                 stamp: Some(Arc::clone(stamp)),
             },
