@@ -18,7 +18,7 @@ use std::{
 };
 
 use futures_util::future::join_all;
-use support::{Answer, BUCKET, FakeMds, Inner, Reply, Script, send};
+use support::{Answer, BUCKET, FakeMds, Inner, Reply, Script, auth_error, send};
 use tokio::time::{Instant, sleep, timeout};
 use tower::Layer;
 use tower_scoped_auth::{ScopedAuth, ScopedAuthLayer, TokenCache, test_util::TestClock};
@@ -202,4 +202,25 @@ async fn s031_layers_built_apart_fetch_apart() {
     send(&one.layer(Inner::new()), BUCKET).await.unwrap();
     send(&other.layer(Inner::new()), BUCKET).await.unwrap();
     assert_eq!(source.calls(), 2, "as TokenCache's documentation says");
+}
+
+#[tokio::test(start_paused = true)]
+async fn who_may_not_wait_fails_and_the_fetch_goes_on() {
+    let source = Script::new(|call| {
+        Answer::token(format!("tok-{}", call.number), 3599).after(Duration::from_millis(50))
+    });
+    let cache = TokenCache::builder(source.clone())
+        .max_wait(Duration::ZERO)
+        .build()
+        .unwrap();
+    let inner = Inner::new();
+    let client = ScopedAuthLayer::from_cache(cache).layer(inner.clone());
+    for _ in 0..3 {
+        let error = send(&client, BUCKET).await.unwrap_err();
+        assert!(auth_error(&error).is_transient(), "{error}");
+    }
+    tokio::time::sleep(Duration::from_millis(60)).await;
+    send(&client, BUCKET).await.unwrap();
+    assert_eq!(inner.seen()[0].token(), Some("tok-1"));
+    assert_eq!(source.calls(), 1);
 }

@@ -499,7 +499,10 @@ impl Slot {
                 }
                 let deadline = arrival.at.saturating_add(nanos(self.limits.max_wait));
                 if timed_out || now.mono >= deadline {
-                    return (Step::Fail(state.waited_in_vain(self.limits.max_wait)), None);
+                    // Who may not wait at all still sees to a token for those who come later.
+                    let launch = self.drive(state, lease.as_deref(), now, can_launch).begun();
+                    let error = state.waited_in_vain(self.limits.max_wait);
+                    return (Step::Fail(error), launch);
                 }
                 let known = state.trouble.as_ref().map(|trouble| trouble.error.clone());
                 if let (false, true, Some(error)) = (arrival.patient, judged, &known) {
