@@ -11,11 +11,14 @@
 //! | [`integrations`] | and kube, object_store, reqwest-middleware? |
 //! | [`platforms`] | what is different on Cloud Run, GKE, a virtual machine, my desk? |
 //! | [`sources`] | which source for which place? |
+//! | [`local_development`] | and on my desk, where there is no metadata server? |
 //! | [`testing`] | how do I test code that uses it? |
+//! | [`observability`] | what do logs, metrics and a health check show? |
 //! | [`custom_sources`] | how do I write a source of my own, with tests? |
 //! | [`migration`] | I have something else now: what changes? |
 //! | [`what_happens`] | what does a caller see when the metadata server, the machine, the API fails? |
 //! | [`what_it_costs`] | what does a request, a token, a herd, a build cost? |
+//! | [`fleet`] | what do thousands of processes do to a node? |
 //! | [`limitations`] | what can it not do? |
 //! | [`threat_model`] | what is defended against whom? |
 //! | [`mtls_and_bound_tokens`] | why are they not implemented, and what would it take? |
@@ -43,11 +46,14 @@ page!(clients, "clients.md");
 page!(integrations, "integrations.md");
 page!(platforms, "platforms.md");
 page!(sources, "sources.md");
+page!(local_development, "local-development.md");
 page!(testing, "testing.md");
+page!(observability, "observability.md");
 page!(custom_sources, "custom-sources.md");
 page!(migration, "migration.md");
 page!(what_happens, "what-happens.md");
 page!(what_it_costs, "what-it-costs.md");
+page!(fleet, "fleet.md");
 page!(limitations, "limitations.md");
 page!(threat_model, "threat-model.md");
 page!(mtls_and_bound_tokens, "mtls-and-bound-tokens.md");
