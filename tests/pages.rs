@@ -266,7 +266,7 @@ fn drawings_are_those_of_the_code() {
     let page = read("docs/inside.md");
     assert_eq!(
         drawing(&page, "## The slot"),
-        drawing(&read("src/token/slot.rs"), "# States")
+        drawing(&read("src/token/slot/mod.rs"), "# States")
     );
     assert_eq!(
         drawing(&page, "## A token's life"),

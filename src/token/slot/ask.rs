@@ -1,0 +1,222 @@
+//! A request that may have to wait: what it needs, and what it is told each time it looks.
+
+use std::{sync::Arc, task::Waker, time::Duration};
+
+use super::{
+    Slot,
+    drive::{Drive, Launch, NEAR},
+    state::State,
+};
+use crate::{
+    error::AuthError,
+    token::{
+        clock::{Moment, nanos},
+        lease::{Asker, Lease},
+        schedule::Phase,
+        waiters::Ticket,
+    },
+};
+
+/// The longest a request that *could* go out with the live token waits for a better one.
+pub(super) const BETTER_WAIT: Duration = Duration::from_secs(3);
+
+/// A request's business with the slot, from its first look to its last.
+#[derive(Debug)]
+pub(crate) struct Ask {
+    asker: Option<Asker>,
+    /// This request was refused with the token in service: any other is better.
+    refused: bool,
+    arrival: Option<Arrival>,
+    ticket: Option<Ticket>,
+}
+
+#[derive(Clone, Copy, Debug)]
+pub(super) struct Arrival {
+    pub(super) at: i64,
+    pub(super) verdicts: u64,
+    pub(super) patient: bool,
+}
+
+/// What to do now.
+pub(crate) enum Step {
+    Use(Arc<Lease>),
+    Fail(AuthError),
+    /// Look again at the latest at this monotonic time; a wake-up may come before.
+    Wait {
+        until: i64,
+    },
+}
+
+pub(super) enum Need {
+    Nothing,
+    /// Serve at once, and see to a refresh.
+    Refresh,
+    /// Worth waiting a little for another one.
+    Better,
+    /// There is none to use.
+    Token,
+}
+
+impl Ask {
+    pub(crate) fn new(asker: Option<Asker>, refused: bool) -> Self {
+        Self {
+            asker,
+            refused,
+            arrival: None,
+            ticket: None,
+        }
+    }
+
+    pub(super) fn need(&self, lease: Option<&Lease>, now: Moment) -> Need {
+        let Some(lease) = lease else {
+            return Need::Token;
+        };
+        let phase = lease.edges().phase(now);
+        if phase == Phase::Expired {
+            return Need::Token;
+        }
+        let rejected = lease.is_rejected();
+        if rejected && (self.refused || lease.is_rejected_by(self.asker)) || phase == Phase::Guard {
+            return Need::Better;
+        }
+        if rejected || phase == Phase::Stale {
+            Need::Refresh
+        } else {
+            Need::Nothing
+        }
+    }
+}
+
+impl Slot {
+    /// One look by a request that may have to wait. Registers `waker` if the answer is to wait.
+    ///
+    /// `timed_out` is the caller's own timer saying that it has waited as long as it may.
+    pub(crate) fn look(
+        &self,
+        ask: &mut Ask,
+        now: Moment,
+        waker: &Waker,
+        can_launch: bool,
+        timed_out: bool,
+    ) -> (Step, Option<Launch>) {
+        let mut replaced = None;
+        let (step, launch) = {
+            let mut state = self.lock();
+            let lease = self.current.load_full();
+            let (step, launch) = self.decide(&mut state, ask, lease, now, can_launch, timed_out);
+            match step {
+                Step::Wait { .. } => match state.waiters.register(&mut ask.ticket, waker) {
+                    Ok(old) => {
+                        replaced = old;
+                        (step, launch)
+                    }
+                    Err(full) => (Step::Fail(full), launch),
+                },
+                Step::Use(_) | Step::Fail(_) => {
+                    replaced = state.waiters.remove(&mut ask.ticket);
+                    (step, launch)
+                }
+            }
+        };
+        drop(replaced);
+        (step, launch)
+    }
+
+    /// The request behind `ask` is gone.
+    pub(crate) fn leave(&self, ask: &mut Ask) {
+        if ask.ticket.is_some() {
+            let waker = self.lock().waiters.remove(&mut ask.ticket);
+            drop(waker);
+        }
+    }
+
+    pub(super) fn decide(
+        &self,
+        state: &mut State,
+        ask: &mut Ask,
+        lease: Option<Arc<Lease>>,
+        now: Moment,
+        can_launch: bool,
+        timed_out: bool,
+    ) -> (Step, Option<Launch>) {
+        let arrival = *ask.arrival.get_or_insert(Arrival {
+            at: now.mono,
+            verdicts: state.verdicts,
+            patient: state.failed_dry == 0,
+        });
+        let judged = state.verdicts != arrival.verdicts;
+        match (ask.need(lease.as_deref(), now), lease) {
+            (Need::Nothing, Some(lease)) => (Step::Use(lease), None),
+            (Need::Refresh, Some(lease)) => {
+                let launch = self.drive(state, Some(&lease), now, can_launch).begun();
+                (Step::Use(lease), launch)
+            }
+            (Need::Better, Some(lease)) => {
+                let until = arrival.at.saturating_add(nanos(BETTER_WAIT));
+                if timed_out || judged || !can_launch || now.mono >= until {
+                    return (Step::Use(lease), None);
+                }
+                // A source that hangs is not worth waiting for while there is a token to send.
+                let hangs = state
+                    .trouble
+                    .as_ref()
+                    .is_some_and(|trouble| trouble.error.is_timeout());
+                let expires = now.mono.saturating_add(now.until(lease.edges().expires));
+                match self.drive(state, Some(&lease), now, can_launch) {
+                    Drive::Later { .. } => (Step::Use(lease), None),
+                    drive if hangs => (Step::Use(lease), drive.begun()),
+                    drive => (
+                        Step::Wait {
+                            until: until.min(expires),
+                        },
+                        drive.begun(),
+                    ),
+                }
+            }
+            (Need::Token, lease) | (_, lease @ None) => {
+                if !can_launch {
+                    return (Step::Fail(AuthError::no_runtime()), None);
+                }
+                let deadline = arrival.at.saturating_add(nanos(self.limits.max_wait));
+                if timed_out || now.mono >= deadline {
+                    // Who may not wait at all still sees to a token for those who come later.
+                    let launch = self.drive(state, lease.as_deref(), now, can_launch).begun();
+                    let error = state.waited_in_vain(self.limits.max_wait);
+                    return (Step::Fail(error), launch);
+                }
+                let known = state.trouble.as_ref().map(|trouble| trouble.error.clone());
+                if let (false, true, Some(error)) = (arrival.patient, judged, &known) {
+                    return (Step::Fail(error.clone()), None);
+                }
+                match (self.drive(state, lease.as_deref(), now, can_launch), known) {
+                    (Drive::Later { at }, Some(error))
+                        if !arrival.patient && at.saturating_sub(now.mono) > nanos(NEAR) =>
+                    {
+                        (Step::Fail(error), None)
+                    }
+                    (Drive::Later { at }, _) => (
+                        Step::Wait {
+                            until: at.min(deadline),
+                        },
+                        None,
+                    ),
+                    (Drive::InFlight { until }, _) => (
+                        Step::Wait {
+                            until: until.min(deadline),
+                        },
+                        None,
+                    ),
+                    (Drive::Begun(launch), _) => {
+                        let overdue = now.mono.saturating_add(self.takeover_after());
+                        (
+                            Step::Wait {
+                                until: overdue.min(deadline),
+                            },
+                            Some(launch),
+                        )
+                    }
+                }
+            }
+        }
+    }
+}

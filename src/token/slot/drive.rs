@@ -1,0 +1,106 @@
+//! May a fetch be begun now, and by whom: at most one is in flight, and no attempt starts before its
+//! time.
+
+use std::{sync::atomic::Ordering, time::Duration};
+
+use tokio::task::AbortHandle;
+
+use super::{
+    Slot,
+    state::{Flight, State},
+};
+use crate::token::{
+    clock::{Moment, nanos},
+    lease::Lease,
+    schedule::Phase,
+};
+
+/// A flight without a verdict for this much longer than an attempt may take is taken over.
+pub(super) const TAKEOVER_GRACE: Duration = Duration::from_secs(1);
+
+/// After a failure, a request waits for the next attempt only if it starts within this.
+pub(super) const NEAR: Duration = Duration::from_secs(1);
+
+/// Permission, and duty, to start exactly one fetch.
+#[derive(Debug)]
+#[must_use = "a flight that is never launched blocks its slot until it is taken over"]
+pub(crate) struct Launch {
+    pub(crate) id: u64,
+    /// The task of the flight this one takes over from; to be aborted outside the lock.
+    pub(crate) supersedes: Option<AbortHandle>,
+}
+
+pub(super) enum Drive {
+    InFlight { until: i64 },
+    Begun(Launch),
+    Later { at: i64 },
+}
+
+impl Drive {
+    pub(super) fn begun(self) -> Option<Launch> {
+        match self {
+            Self::Begun(launch) => Some(launch),
+            Self::InFlight { .. } | Self::Later { .. } => None,
+        }
+    }
+}
+
+impl Slot {
+    /// Sees to it that a fetch is in flight, if one may be.
+    pub(super) fn drive(
+        &self,
+        state: &mut State,
+        lease: Option<&Lease>,
+        now: Moment,
+        can_launch: bool,
+    ) -> Drive {
+        if let Some(flight) = &state.flight {
+            let until = self.overdue_at(flight);
+            if now.mono < until {
+                return Drive::InFlight { until };
+            }
+        } else {
+            let at = state.next(lease);
+            if now.mono < at {
+                return Drive::Later { at };
+            }
+        }
+        if !can_launch {
+            return Drive::Later {
+                at: now.mono.saturating_add(nanos(NEAR)),
+            };
+        }
+        let superseded = state.flight.take();
+        let id = state.flights;
+        state.flights = id.wrapping_add(1);
+        let dry = lease.is_none_or(|lease| lease.edges().phase(now) == Phase::Expired);
+        state.flight = Some(Flight {
+            id,
+            started: now.mono,
+            dry,
+            abort: None,
+        });
+        state.pace.started(now.mono);
+        self.note_quiet(state, lease);
+        Drive::Begun(Launch {
+            id,
+            supersedes: superseded.and_then(|flight| flight.abort),
+        })
+    }
+
+    pub(super) fn note_quiet(&self, state: &State, lease: Option<&Lease>) {
+        let until = match &state.flight {
+            Some(flight) => self.overdue_at(flight),
+            None => state.next(lease),
+        };
+        self.quiet_until.store(until, Ordering::Relaxed);
+    }
+
+    pub(super) fn overdue_at(&self, flight: &Flight) -> i64 {
+        flight.started.saturating_add(self.takeover_after())
+    }
+
+    pub(super) fn takeover_after(&self) -> i64 {
+        nanos(self.limits.attempt.saturating_add(TAKEOVER_GRACE))
+    }
+}

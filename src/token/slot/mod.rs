@@ -1,0 +1,214 @@
+//! The slot: the token in service, at most one fetch in flight, and everyone who waits for it.
+//!
+//! Here the two roads meet. Requests look at the lease without a lock; only when there is something
+//! to decide do they take the state's mutex. The slot decides and remembers. It starts nothing: a
+//! fetch is launched by whoever received a [`Launch`] (see [`crate::token::supply`]), timers belong
+//! to the waiters (see [`crate::token::wait`]). It never reads a clock, and knows no source, no
+//! runtime, no HTTP.
+//!
+//! # States
+//!
+//! ```text
+//!                begin (due, nothing in flight)
+//!        ┌────────────────────────────────────────────┐
+//!        │                                            v
+//!     RESTING                                     IN FLIGHT(id)
+//!        ^   finish(id): publish or note the failure, │  │
+//!        │   wake everyone                            │  │ takeover (no verdict by ATTEMPT + 1 s):
+//!        ├────────────────────────────────────────────┤  │ abort the task, begin id + 1
+//!        │   abandon(id): its task was dropped,       │  └──> IN FLIGHT(id + 1)
+//!        │   wake everyone, one of them begins anew   │
+//!        └────────────────────────────────────────────┘
+//! ```
+//!
+//! What holds in every state, and is checked by loom (`slot_model.rs`):
+//!
+//! - At most one flight has the current id. A verdict with an older id (a superseded flight that
+//!   came back after all) may still publish a better token, and changes nothing else.
+//! - A lease is published before anyone is woken, and a waiter looks and registers in one critical
+//!   section: a wake-up can be neither lost nor early.
+//! - Wakers are called, and dropped, outside the lock.
+//! - No user code runs under the lock, so a poisoned mutex says nothing about the data: it is used
+//!   as it is.
+//!
+//! | file | its job |
+//! | --- | --- |
+//! | `state.rs` | what the mutex guards |
+//! | `ask.rs` | a request that looks: use the token, wait, or fail |
+//! | `drive.rs` | may a fetch be begun now, and by whom |
+//! | `landing.rs` | an attempt that came to its end, or did not |
+
+mod ask;
+mod drive;
+mod landing;
+mod state;
+
+use std::{
+    sync::{Arc, atomic::Ordering},
+    time::Duration,
+};
+
+use tokio::task::AbortHandle;
+
+use self::{ask::Need, state::State};
+pub(crate) use self::{
+    ask::{Ask, Step},
+    drive::Launch,
+    landing::{Outcome, Verdict},
+    state::Glance,
+};
+use super::{
+    clock::Moment,
+    current::{Current, Memo},
+    lease::{Asker, Stamp},
+    sync::{AtomicI64, Mutex, MutexGuard, PoisonError},
+    value::Token,
+};
+
+/// The durations a slot goes by; validated by the cache's builder.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Limits {
+    pub(crate) lead: Duration,
+    /// One attempt, from connecting to the last byte.
+    pub(crate) attempt: Duration,
+    /// The longest a request waits when there is no usable token.
+    pub(crate) max_wait: Duration,
+}
+
+pub(crate) struct Slot {
+    current: Current,
+    /// Until then (monotonic nanoseconds) a request with a live token need not take the lock: there
+    /// is nothing to begin. A hint; the state decides.
+    quiet_until: AtomicI64,
+    state: Mutex<State>,
+    limits: Limits,
+}
+
+impl Slot {
+    pub(crate) fn new(limits: Limits) -> Self {
+        Self {
+            current: Current::empty(),
+            quiet_until: AtomicI64::new(i64::MIN),
+            state: Mutex::new(State::new()),
+            limits,
+        }
+    }
+
+    /// The stamp of a token about which there is nothing to decide. No lock, no allocation.
+    #[inline]
+    pub(crate) fn warm(&self, memo: &mut Memo, now: Moment) -> Option<Arc<Stamp>> {
+        self.current.warm(memo, now)
+    }
+
+    /// The token about which there is nothing to decide.
+    pub(crate) fn warm_token(&self, now: Moment) -> Option<Token> {
+        let lease = self.current.load();
+        lease
+            .as_ref()
+            .filter(|lease| lease.is_unquestioned(now))
+            .map(|lease| lease.token().clone())
+    }
+
+    /// The stamp of a token that is due for a refresh but good to be sent, and the refresh to launch
+    /// if it is this caller's turn.
+    pub(crate) fn stale(
+        &self,
+        now: Moment,
+        asker: Option<Asker>,
+        can_launch: bool,
+    ) -> Option<(Arc<Stamp>, Option<Launch>)> {
+        let lease = self.current.load();
+        let held = lease.as_ref()?;
+        match Ask::new(asker, false).need(Some(held), now) {
+            Need::Nothing | Need::Refresh => {}
+            Need::Better | Need::Token => return None,
+        }
+        let stamp = Arc::clone(held.stamp()?);
+        if !can_launch || now.mono < self.quiet_until.load(Ordering::Relaxed) {
+            return Some((stamp, None));
+        }
+        Some((stamp, self.tend(now, true)))
+    }
+
+    /// Begins a refresh if one is due and nobody else flies: for those who do not wait for it.
+    pub(crate) fn tend(&self, now: Moment, can_launch: bool) -> Option<Launch> {
+        let mut state = self.lock();
+        let lease = self.current.load();
+        match Ask::new(None, false).need(lease.as_deref(), now) {
+            Need::Nothing => None,
+            Need::Refresh | Need::Better | Need::Token => self
+                .drive(&mut state, lease.as_deref(), now, can_launch)
+                .begun(),
+        }
+    }
+
+    /// Takes `token` out of service if it is still the one in service.
+    pub(crate) fn invalidate(&self, token: &Token) -> bool {
+        let mut state = self.lock();
+        let held = self.current.load();
+        if !held
+            .as_ref()
+            .is_some_and(|lease| lease.token().same_secret(token))
+        {
+            return false;
+        }
+        state.invalidated = true;
+        self.current.store(None);
+        true
+    }
+
+    pub(crate) fn glance(&self) -> Glance {
+        let state = self.lock();
+        Glance {
+            lease: self.current.load_full(),
+            trouble: state.trouble.clone(),
+            in_flight: state.flight.is_some(),
+            waiting: state.waiters.len(),
+        }
+    }
+
+    /// The earliest time (monotonic nanoseconds) at which somebody should look at this slot again in
+    /// order to keep its token fresh.
+    pub(crate) fn next_due(&self, now: Moment) -> i64 {
+        let state = self.lock();
+        let lease = self.current.load();
+        let next = match &state.flight {
+            Some(flight) => self.overdue_at(flight),
+            None => state.next(lease.as_deref()),
+        };
+        match lease.as_ref().filter(|lease| lease.is_unquestioned(now)) {
+            Some(lease) => next.max(
+                now.mono
+                    .saturating_add(now.until(lease.edges().fresh_until)),
+            ),
+            None => next,
+        }
+    }
+
+    /// The task of flight `id` can be stopped by `abort`.
+    pub(crate) fn attach(&self, id: u64, abort: AbortHandle) {
+        let mut state = self.lock();
+        // Otherwise it came to its verdict, or was taken over, before it could be attached.
+        if let Some(flight) = state.flight.as_mut().filter(|flight| flight.id == id) {
+            flight.abort = Some(abort);
+        }
+    }
+
+    /// Nobody is left who could want the token: the task in flight, if any, is to be stopped.
+    pub(crate) fn close(&mut self) -> Option<AbortHandle> {
+        let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
+        state.flight.take().and_then(|flight| flight.abort)
+    }
+
+    fn is_unquestioned(&self, now: Moment) -> bool {
+        self.current
+            .load()
+            .as_ref()
+            .is_some_and(|lease| lease.is_unquestioned(now))
+    }
+
+    fn lock(&self) -> MutexGuard<'_, State> {
+        // Nothing under this lock can leave the state half changed.
+        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}

@@ -1,0 +1,90 @@
+//! What the slot's mutex guards. Plain data: it decides when the next attempt may start, and nothing
+//! else.
+
+use std::{
+    sync::Arc,
+    time::{Duration, SystemTime},
+};
+
+use tokio::task::AbortHandle;
+
+use crate::{
+    error::{AuthError, Kind},
+    token::{lease::Lease, schedule::Pace, waiters::Waiters},
+};
+
+pub(super) struct State {
+    pub(super) flight: Option<Flight>,
+    pub(super) waiters: Waiters,
+    pub(super) pace: Pace,
+    /// Flights begun; the id of the next one.
+    pub(super) flights: u64,
+    /// Attempts that came to an end.
+    pub(super) verdicts: u64,
+    /// Verdicts in a row that failed when there was no usable token at the start of the attempt.
+    pub(super) failed_dry: u32,
+    /// Flights in a row whose task was dropped without a verdict.
+    pub(super) abandoned: u32,
+    pub(super) generation: u64,
+    /// The application took the token out of service; the next one may be fetched at once.
+    pub(super) invalidated: bool,
+    pub(super) trouble: Option<Trouble>,
+}
+
+pub(super) struct Flight {
+    pub(super) id: u64,
+    pub(super) started: i64,
+    pub(super) dry: bool,
+    pub(super) abort: Option<AbortHandle>,
+}
+
+/// What has been going wrong since the last success.
+#[derive(Clone, Debug)]
+pub(crate) struct Trouble {
+    pub(crate) error: AuthError,
+    pub(crate) since: SystemTime,
+}
+
+/// What a slot shows to a health check.
+pub(crate) struct Glance {
+    pub(crate) lease: Option<Arc<Lease>>,
+    pub(crate) trouble: Option<Trouble>,
+    pub(crate) in_flight: bool,
+    pub(crate) waiting: usize,
+}
+
+impl State {
+    pub(super) fn new() -> Self {
+        Self {
+            flight: None,
+            waiters: Waiters::default(),
+            pace: Pace::new(),
+            flights: 0,
+            verdicts: 0,
+            failed_dry: 0,
+            abandoned: 0,
+            generation: 0,
+            invalidated: false,
+            trouble: None,
+        }
+    }
+
+    /// When the next attempt may start, in monotonic nanoseconds.
+    pub(super) fn next(&self, lease: Option<&Lease>) -> i64 {
+        let refused = self.invalidated || lease.is_some_and(Lease::is_rejected);
+        if refused && self.pace.is_even() {
+            return i64::MIN;
+        }
+        self.pace.next(lease.map(Lease::edges))
+    }
+
+    pub(super) fn waited_in_vain(&self, waited: Duration) -> AuthError {
+        match &self.trouble {
+            Some(trouble) => trouble.error.clone().after_waiting(waited),
+            None => {
+                let reason = "no token: the source has not answered yet";
+                AuthError::new(Kind::Timeout, reason).after_waiting(waited)
+            }
+        }
+    }
+}
