@@ -1,7 +1,7 @@
-//! The service inside, and the request that goes to it. Bodies are such that every peer takes them.
+//! The service inside, and the request that goes to it. Bodies and the error are such that every peer
+//! takes them.
 
 use std::{
-    convert::Infallible,
     future::{Future, Ready, ready},
     hint::black_box,
     pin::pin,
@@ -11,7 +11,7 @@ use std::{
 use bytes::Bytes;
 use http::{Request, Response, header::AUTHORIZATION};
 use http_body_util::Empty;
-use tower::Service;
+use tower::{BoxError, Service};
 
 pub type Body = Empty<Bytes>;
 
@@ -21,10 +21,10 @@ pub struct Sink;
 
 impl Service<Request<Body>> for Sink {
     type Response = Response<Body>;
-    type Error = Infallible;
-    type Future = Ready<Result<Response<Body>, Infallible>>;
+    type Error = BoxError;
+    type Future = Ready<Result<Response<Body>, BoxError>>;
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         Poll::Ready(Ok(()))
     }
 
@@ -40,16 +40,20 @@ pub struct Check;
 
 impl Service<Request<Body>> for Check {
     type Response = Response<Body>;
-    type Error = Infallible;
-    type Future = Ready<Result<Response<Body>, Infallible>>;
+    type Error = BoxError;
+    type Future = Ready<Result<Response<Body>, BoxError>>;
 
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), BoxError>> {
         Poll::Ready(Ok(()))
     }
 
     fn call(&mut self, request: Request<Body>) -> Self::Future {
         let values: Vec<_> = request.headers().get_all(AUTHORIZATION).iter().collect();
-        assert_eq!(values, [&format!("Bearer {}", crate::secret())], "what was sent");
+        assert_eq!(
+            values,
+            [&format!("Bearer {}", crate::secret())],
+            "what was sent"
+        );
         ready(Ok(Response::new(Body::new())))
     }
 }
@@ -71,5 +75,8 @@ pub fn drive<S: Service<Request<Body>>>(service: &mut S, request: Request<Body>)
     assert!(service.poll_ready(&mut context).is_ready());
     let mut future = pin!(service.call(request));
     // Dropped where it is: to look at the response would be to move it.
-    assert!(future.as_mut().poll(&mut context).is_ready(), "a warm request waits");
+    assert!(
+        future.as_mut().poll(&mut context).is_ready(),
+        "a warm request waits"
+    );
 }

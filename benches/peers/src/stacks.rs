@@ -23,7 +23,7 @@ use google_cloud_auth::credentials::mds;
 use http::{HeaderValue, Request, header::AUTHORIZATION};
 use kube_client::{Config, client::ConfigExt};
 use tokio::sync::RwLock;
-use tower::{Layer, Service};
+use tower::{BoxError, Layer, Service};
 use tower_http::auth::AddAuthorizationLayer;
 use tower_scoped_auth::{MetadataServer, ScopedAuthLayer};
 
@@ -57,7 +57,9 @@ impl<S: Service<Request<Body>>> Service<Request<Body>> for Floor<S> {
     }
 
     fn call(&mut self, mut request: Request<Body>) -> S::Future {
-        request.headers_mut().insert(AUTHORIZATION, self.value.clone());
+        request
+            .headers_mut()
+            .insert(AUTHORIZATION, self.value.clone());
         self.inner.call(request)
     }
 }
@@ -68,15 +70,26 @@ pub fn floor<S>(inner: S) -> Floor<S> {
 }
 
 pub fn constant<S>(inner: S) -> <AddAuthorizationLayer as Layer<S>>::Service {
-    AddAuthorizationLayer::bearer(&secret()).as_sensitive(true).layer(inner)
+    AddAuthorizationLayer::bearer(&secret())
+        .as_sensitive(true)
+        .layer(inner)
 }
 
 pub fn this_crate<S>(inner: S, addr: SocketAddr) -> tower_scoped_auth::ScopedAuth<S> {
-    let source = MetadataServer::builder().endpoint(addr.to_string()).build().expect("valid");
+    let source = MetadataServer::builder()
+        .endpoint(addr.to_string())
+        .build()
+        .expect("valid");
     ScopedAuthLayer::new(source).layer(inner)
 }
 
-pub fn kube<S>(inner: S) -> <kube_client::client::AuthLayer as Layer<S>>::Service {
+/// Its layer has no name outside of it.
+pub fn kube<S>(inner: S) -> impl Service<Request<Body>, Error = BoxError>
+where
+    S: Service<Request<Body>, Response = http::Response<Body>, Error = BoxError>,
+    S: Clone + Send + 'static,
+    S::Future: Send,
+{
     let mut file = tempfile::NamedTempFile::new().expect("a file");
     file.write_all(secret().as_bytes()).expect("written");
     let (_file, path) = file.keep().expect("kept: it is read again every minute");
@@ -121,12 +134,25 @@ pub fn gcp_auth_service_account<S>(inner: S, addr: SocketAddr) -> ByHand<S, GcpA
     ByHand { inner, stamp }
 }
 
+/// Made once and kept in the build's folder: how long it takes to find one is chance, which would be
+/// counted among a run's instructions.
 fn private_key() -> String {
+    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/target/bench-key.pem");
+    if let Ok(kept) = std::fs::read_to_string(file) {
+        return kept;
+    }
     let key = KeyPair::generate(KeySize::Rsa2048).expect("a key");
     let der: Pkcs8V1Der<'_> = key.as_der().expect("a key");
     let text = STANDARD.encode(der.as_ref());
-    let lines: Vec<_> = text.as_bytes().chunks(64).map(String::from_utf8_lossy).collect();
-    format!("-----BEGIN PRIVATE KEY-----\n{}\n-----END PRIVATE KEY-----\n", lines.join("\n"))
+    let lines: Vec<_> = text
+        .as_bytes()
+        .chunks(64)
+        .map(String::from_utf8_lossy)
+        .collect();
+    let begin = "-----BEGIN PRIVATE KEY-----";
+    let pem = format!("{begin}\n{}\n-----END PRIVATE KEY-----\n", lines.join("\n"));
+    std::fs::write(file, &pem).expect("written");
+    pem
 }
 
 /// Keeps and hands out a token the way gcp_auth's metadata provider does.

@@ -56,7 +56,10 @@ where
 
 async fn ours() -> Round {
     let mds = Emulator::builder().start().await.expect("a port");
-    let source = MetadataServer::builder().endpoint(mds.endpoint()).build().expect("valid");
+    let source = MetadataServer::builder()
+        .endpoint(mds.endpoint())
+        .build()
+        .expect("valid");
     let client = ScopedAuthLayer::new(source).layer(Sink);
     round(&mds, || {
         let client = client.clone();

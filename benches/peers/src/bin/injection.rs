@@ -42,10 +42,9 @@ const NAMES: [&str; 10] = [
 /// Around the service that checks, once; around the sink, from then on.
 macro_rules! warmed {
     ($stack:expr) => {{
-        let stack = $stack;
-        let mut service = stack(Check);
+        let mut service = $stack(Check);
         send(&mut service).await.expect("the right token");
-        let mut service = stack(Sink);
+        let mut service = $stack(Sink);
         send(&mut service).await.expect("a token");
         Box::new(move |request| drive(&mut service, request)) as Box<dyn FnMut(Request<Body>)>
     }};
@@ -67,13 +66,13 @@ async fn build(name: &'static str, addr: SocketAddr) -> Case {
         Some(0) => Box::new(|request| drive(&mut Sink, request)) as Box<dyn FnMut(Request<Body>)>,
         Some(1) => warmed!(stacks::floor),
         Some(2) => warmed!(stacks::constant),
-        Some(3) => warmed!(|inner| stacks::this_crate(inner, addr)),
+        Some(3) => warmed!((|inner| stacks::this_crate(inner, addr))),
         Some(4) => warmed!(stacks::kube),
         Some(5) => warmed!(stacks::gcp_auth_metadata_like),
-        Some(6) => warmed!(|inner| stacks::gcp_auth_service_account(inner, addr)),
-        Some(7) => warmed!(|inner| stacks::gcloud_sdk(inner, addr)),
-        Some(8) => warmed!(|inner| stacks::google_token(inner, addr)),
-        Some(9) => warmed!(|inner| stacks::google_headers(inner, addr)),
+        Some(6) => warmed!((|inner| stacks::gcp_auth_service_account(inner, addr))),
+        Some(7) => warmed!((|inner| stacks::gcloud_sdk(inner, addr))),
+        Some(8) => warmed!((|inner| stacks::google_token(inner, addr))),
+        Some(9) => warmed!((|inner| stacks::google_headers(inner, addr))),
         _ => unreachable!("every case is in the list"),
     };
     (name, run)
@@ -113,7 +112,9 @@ fn table(mut cases: Vec<Case>) {
 
 fn main() -> ExitCode {
     let arguments: Vec<_> = std::env::args().skip(1).collect();
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
     let runtime = runtime.expect("a runtime");
     let build = |name| runtime.block_on(build(name, token_server::start()));
     match arguments.as_slice() {
