@@ -20,12 +20,16 @@ pub fn fill(page: &Path, results: &Path) -> Result<(), Box<dyn Error>> {
         filled.push_str(line);
         filled.push('\n');
         let part = if let Some(names) = between(line, TABLE) {
-            table(names, results)?
+            table(names, results)
         } else if let Some(names) = between(line, SOURCES) {
-            sources(names, results)?
+            sources(names, results)
         } else {
             continue;
         };
+        let part = part.unwrap_or_else(|missing| {
+            eprintln!("{}: {missing}", page.display());
+            "Not measured yet.\n".to_owned()
+        });
         filled.push_str(&format!("\n{part}\n{END}\n"));
         if !lines.by_ref().any(|line| line == END) {
             return Err(format!("no {END} after {line}").into());

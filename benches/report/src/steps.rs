@@ -27,8 +27,14 @@ const STEPS: &[(&str, &str)] = &[
         "/src/token/lease.rs",
         "which copy of the stamp, and the 401 watch",
     ),
-    ("/src/token/current.rs", "is it still the token in service, and fresh"),
-    ("/src/token/slot/", "is it still the token in service, and fresh"),
+    (
+        "/src/token/current.rs",
+        "is it still the token in service, and fresh",
+    ),
+    (
+        "/src/token/slot/",
+        "is it still the token in service, and fresh",
+    ),
     (
         "/src/token/supply.rs",
         "is it still the token in service, and fresh",
