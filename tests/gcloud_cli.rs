@@ -80,12 +80,13 @@ const LONG: Duration = Duration::from_secs(120);
 /// The script, written once.
 ///
 /// By another process: a program that this one holds open for writing cannot be run, and neither can
-/// one that was open in the moment when another thread started a process.
-static PROGRAM: LazyLock<(Folder, PathBuf)> = LazyLock::new(|| {
-    let folder = Folder::new();
-    let path = folder.join("stand-in");
+/// one that was open in the moment when another thread started a process. In the build's own folder,
+/// where the next run replaces it.
+static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| {
+    let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("gcloud-stand-in");
+    let write = r#"cat > "$1.$$" && chmod 755 "$1.$$" && mv "$1.$$" "$1""#;
     let mut writer = Command::new("sh")
-        .args(["-c", r#"cat > "$1" && chmod 755 "$1""#, "sh"])
+        .args(["-c", write, "sh"])
         .arg(&path)
         .stdin(Stdio::piped())
         .spawn()
@@ -94,7 +95,7 @@ static PROGRAM: LazyLock<(Folder, PathBuf)> = LazyLock::new(|| {
     stdin.write_all(SCRIPT.as_bytes()).unwrap();
     drop(stdin);
     assert!(writer.wait().unwrap().success());
-    (folder, path)
+    path
 });
 
 struct StandIn {
@@ -105,7 +106,7 @@ struct StandIn {
 impl StandIn {
     fn new(name: &'static str) -> Self {
         let folder = Folder::new();
-        symlink(&PROGRAM.1, folder.join(name)).unwrap();
+        symlink(&*PROGRAM, folder.join(name)).unwrap();
         Self { folder, name }
     }
 
