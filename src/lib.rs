@@ -123,7 +123,8 @@ pub use service::ScopedAuth;
 #[cfg(feature = "metadata")]
 pub use sources::{MetadataServer, MetadataServerBuilder};
 pub use token::{
-    cache::{TokenCache, TokenCacheBuilder},
+    cache::TokenCache,
+    cache_builder::TokenCacheBuilder,
     clock::Clock,
     request::{Audience, Scopes, TokenRequest},
     source::{self, TokenSource},

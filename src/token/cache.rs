@@ -4,36 +4,28 @@
 //! destinations, or of what happens inside a slot.
 
 use std::{
-    collections::HashMap,
     fmt,
-    hash::{BuildHasherDefault, Hasher},
-    panic::AssertUnwindSafe,
-    sync::{Arc, Weak, atomic::Ordering},
+    sync::{Arc, Weak},
     time::Duration,
 };
 
 use arc_swap::ArcSwap;
-use tokio::{
-    runtime::Handle,
-    sync::{Notify, Semaphore},
-};
+use tokio::{runtime::Handle, sync::Notify};
 
 use super::{
-    clock::{Clock, nanos},
-    events::Limiter,
+    cache_builder::TokenCacheBuilder,
     keep_fresh,
     lease::{Asker, Stamp},
     meters::Meters,
     request::TokenRequest,
-    schedule::LEAD,
-    slot::Limits,
     source::TokenSource,
     status::TokenStatus,
+    supplies::{Supplies, make_room},
     supply::{Fetcher, Supply},
     value::Token,
     wait::Acquire,
 };
-use crate::{config_error::ConfigError, error::AuthError};
+use crate::error::AuthError;
 
 /// Tokens by [`TokenRequest`]: fetched when first asked for, refreshed before they expire.
 ///
@@ -63,52 +55,6 @@ struct Inner {
     closed: Arc<Notify>,
 }
 
-type Supplies = HashMap<TokenRequest, Arc<Supply>, BuildHasherDefault<Hashed>>;
-
-/// Takes the hash that a request brings along, which has a seed of its own.
-#[derive(Default)]
-struct Hashed(u64);
-
-impl Hasher for Hashed {
-    fn write(&mut self, bytes: &[u8]) {
-        for byte in bytes {
-            self.write_u64(u64::from(*byte));
-        }
-    }
-
-    // The discriminants in front of it.
-    fn write_isize(&mut self, kind: isize) {
-        self.write_u64(kind.cast_unsigned() as u64);
-    }
-
-    fn write_u64(&mut self, part: u64) {
-        self.0 = self.0.rotate_left(5) ^ part;
-    }
-
-    fn finish(&self) -> u64 {
-        self.0
-    }
-}
-
-/// Configures a [`TokenCache`]; made by [`TokenCache::builder`].
-pub struct TokenCacheBuilder<S> {
-    source: S,
-    clock: Clock,
-    lead: Duration,
-    attempt_timeout: Option<Duration>,
-    max_wait: Duration,
-    max_tokens: usize,
-}
-
-const DEFAULT_MAX_WAIT: Duration = Duration::from_secs(30);
-const DEFAULT_MAX_TOKENS: usize = 256;
-
-/// Fetches at once, over all requests of a cache.
-const MAX_CONCURRENT_FETCHES: usize = 16;
-
-/// Two lifetimes of a usual token.
-const IDLE: Duration = Duration::from_secs(2 * 3600);
-
 impl TokenCache {
     /// A cache with default settings.
     pub fn new(source: impl TokenSource) -> Self {
@@ -117,14 +63,7 @@ impl TokenCache {
 
     /// A cache with settings of its own.
     pub fn builder<S: TokenSource>(source: S) -> TokenCacheBuilder<S> {
-        TokenCacheBuilder {
-            source,
-            clock: Clock::system(),
-            lead: LEAD,
-            attempt_timeout: None,
-            max_wait: DEFAULT_MAX_WAIT,
-            max_tokens: DEFAULT_MAX_TOKENS,
-        }
+        TokenCacheBuilder::new(source)
     }
 
     /// A live token for `request`: the one held, or the one fetched now.
@@ -227,6 +166,19 @@ impl TokenCache {
         &self.inner.fetcher.meters
     }
 
+    /// A cache that fetches with `fetcher`, and remembers so many requests.
+    pub(super) fn over(fetcher: Fetcher, max_tokens: usize) -> Self {
+        let inner = Inner {
+            fetcher: Arc::new(fetcher),
+            supplies: ArcSwap::default(),
+            max_tokens,
+            closed: Arc::new(Notify::new()),
+        };
+        Self {
+            inner: Arc::new(inner),
+        }
+    }
+
     /// The supply for `request`, made if there is none.
     pub(crate) fn supply(&self, request: &TokenRequest) -> Arc<Supply> {
         if let Some(supply) = self.inner.supplies.load().get(request) {
@@ -257,24 +209,6 @@ impl TokenCache {
             .load()
             .get(request)
             .map_or(made, Arc::clone)
-    }
-}
-
-/// Forgets what has been idle for long, and then the longest idle until one more fits.
-fn make_room(supplies: &mut Supplies, max_tokens: usize, now: i64) {
-    let used = |supply: &Arc<Supply>| supply.used.load(Ordering::Relaxed);
-    // The map that is being replaced holds the one reference, this copy the other.
-    let idle = |supply: &Arc<Supply>| Arc::strong_count(supply) <= 2;
-    supplies.retain(|_, supply| !idle(supply) || now.saturating_sub(used(supply)) < nanos(IDLE));
-    while supplies.len() >= max_tokens {
-        let oldest = supplies
-            .iter()
-            .filter(|(_, supply)| idle(supply))
-            .min_by_key(|(_, s)| used(s));
-        let Some(oldest) = oldest.map(|(request, _)| request.clone()) else {
-            return;
-        };
-        supplies.remove(&oldest);
     }
 }
 
@@ -313,122 +247,6 @@ impl fmt::Debug for TokenCache {
         f.debug_struct("TokenCache")
             .field("source", &self.inner.fetcher.source_name)
             .field("tokens", &self.len())
-            .finish_non_exhaustive()
-    }
-}
-
-impl<S: TokenSource> TokenCacheBuilder<S> {
-    /// Where to read the time; a `TestClock` in tests.
-    pub fn clock(mut self, clock: impl Into<Clock>) -> Self {
-        self.clock = clock.into();
-        self
-    }
-
-    /// How long before its expiry a token is refreshed. Default: 225 s; from 1 s to 24 h.
-    ///
-    /// Whatever is set here, a token is used for half its life before it is refreshed. More than
-    /// 225 s is of no use with the metadata server: it returns the same token until 300 s (GCE) or
-    /// 240 s (serverless) are left, and every request before that is in vain.
-    pub fn refresh_lead(mut self, lead: Duration) -> Self {
-        self.lead = lead;
-        self
-    }
-
-    /// The longest one fetch may take. Default: the source's own
-    /// ([`TokenSource::attempt_timeout`]); from 1 ms to 5 min.
-    pub fn attempt_timeout(mut self, timeout: Duration) -> Self {
-        self.attempt_timeout = Some(timeout);
-        self
-    }
-
-    /// The longest a request waits when there is no usable token. Default: 30 s; at most 1 h.
-    ///
-    /// Zero means that no request waits for a token that has to be fetched first: it fails, and
-    /// the fetch goes on.
-    pub fn max_wait(mut self, wait: Duration) -> Self {
-        self.max_wait = wait;
-        self
-    }
-
-    /// How many requests' tokens are remembered. Default: 256; at least 1.
-    pub fn max_tokens(mut self, tokens: usize) -> Self {
-        self.max_tokens = tokens;
-        self
-    }
-
-    /// Builds the cache.
-    ///
-    /// # Errors
-    ///
-    /// A setting outside the range that its method states.
-    pub fn build(self) -> Result<TokenCache, ConfigError> {
-        let in_range = |what, value: Duration, least: Duration, most: Duration| {
-            if (least..=most).contains(&value) {
-                return Ok(());
-            }
-            let reason = format!("it must be between {least:?} and {most:?}");
-            Err(ConfigError::new(what, &format!("{value:?}"), reason))
-        };
-        const SECOND: Duration = Duration::from_secs(1);
-        in_range("refresh lead", self.lead, SECOND, 24 * 3600 * SECOND)?;
-        in_range(
-            "attempt timeout",
-            self.resolved_timeout(),
-            SECOND / 1000,
-            300 * SECOND,
-        )?;
-        in_range("longest wait", self.max_wait, Duration::ZERO, 3600 * SECOND)?;
-        if self.max_tokens == 0 {
-            return Err(ConfigError::new(
-                "number of tokens",
-                "0",
-                "it must be at least 1",
-            ));
-        }
-        Ok(self.assemble())
-    }
-
-    fn resolved_timeout(&self) -> Duration {
-        self.attempt_timeout
-            .unwrap_or_else(|| self.source.attempt_timeout())
-    }
-
-    fn assemble(self) -> TokenCache {
-        let limits = Limits {
-            lead: self.lead,
-            attempt: self.resolved_timeout(),
-            max_wait: self.max_wait,
-        };
-        let source_name = self.source.name();
-        let fetcher = Fetcher {
-            source_name,
-            source: AssertUnwindSafe(Arc::new(self.source)),
-            clock: self.clock,
-            limits,
-            permits: AssertUnwindSafe(Arc::new(Semaphore::new(MAX_CONCURRENT_FETCHES))),
-            log: Limiter::new(),
-            meters: Meters::new(source_name),
-        };
-        let inner = Inner {
-            fetcher: Arc::new(fetcher),
-            supplies: ArcSwap::default(),
-            max_tokens: self.max_tokens,
-            closed: Arc::new(Notify::new()),
-        };
-        TokenCache {
-            inner: Arc::new(inner),
-        }
-    }
-}
-
-impl<S> fmt::Debug for TokenCacheBuilder<S> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("TokenCacheBuilder")
-            .field("clock", &self.clock)
-            .field("refresh_lead", &self.lead)
-            .field("attempt_timeout", &self.attempt_timeout)
-            .field("max_wait", &self.max_wait)
-            .field("max_tokens", &self.max_tokens)
             .finish_non_exhaustive()
     }
 }

@@ -26,11 +26,12 @@
 //! | [`slot`], [`waiters`] | the state machine: who may fetch, who waits | clocks, runtimes, sources |
 //! | [`supply`] | how one attempt runs as a task | who asked, and why |
 //! | [`wait`] | a waiting request's timer | what it is waiting for |
-//! | [`cache`], [`keep_fresh`], [`status`] | one supply per request | HTTP requests, destinations |
+//! | [`cache`], [`cache_builder`], [`supplies`], [`keep_fresh`], [`status`] | one supply per request | HTTP requests, destinations |
 //! | [`source`], [`from_service`] | the question a source answers | everything above |
 //! | [`events`], [`meters`] | what the log and the metrics say | secrets |
 
 pub(crate) mod cache;
+pub(crate) mod cache_builder;
 pub(crate) mod clock;
 pub(crate) mod current;
 mod events;
@@ -47,6 +48,7 @@ pub mod source;
 pub(crate) mod status;
 #[cfg(feature = "serde")]
 mod status_serde;
+mod supplies;
 pub(crate) mod supply;
 mod sync;
 pub(crate) mod value;
