@@ -246,6 +246,30 @@ async fn one_that_panics_is_one_that_fails() {
     assert_eq!(token.expose_secret(), "up");
 }
 
+/// What a cache would refuse is no reason to choose whoever handed it out.
+#[tokio::test(start_paused = true)]
+async fn a_dead_token_is_not_chosen() {
+    let past = SystemTime::now() - seconds(1);
+    for dead in [
+        Fixed::new(""),
+        Fixed::new("two words"),
+        Fixed::expiring_at("old", past),
+    ] {
+        let sources = FirstOf::new(dead.clone());
+        let error = sources.fetch(any()).await.unwrap_err();
+        assert!(error.is_transient(), "{error}");
+        assert!(
+            error.to_string().contains("it returned a token that"),
+            "{error}"
+        );
+
+        let sources = FirstOf::new(dead).or(answers("up").0);
+        let cache = cached(sources);
+        assert_eq!(cache.token(&any()).await.unwrap().expose_secret(), "up");
+        assert_eq!(cache.status(&any()).source(), "up");
+    }
+}
+
 /// Two requests search at once, and would come to different ends.
 #[tokio::test(start_paused = true)]
 async fn two_searches_agree() {

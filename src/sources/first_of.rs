@@ -5,7 +5,7 @@
 use std::{
     fmt,
     sync::{Arc, OnceLock},
-    time::Duration,
+    time::{Duration, SystemTime},
 };
 
 use tokio::time::timeout;
@@ -16,7 +16,7 @@ use crate::{
     token::{
         request::TokenRequest,
         source::{DynSource, TokenSource},
-        value::Token,
+        value::{Life, Token},
     },
 };
 
@@ -30,8 +30,9 @@ use crate::{
 ///
 /// While none has answered, an attempt asks each in turn, each within its own
 /// [`attempt_timeout`](TokenSource::attempt_timeout); the whole attempt may take as long as all of
-/// them together (at most 5 min). A source that panics counts as one that fails. The error of an
-/// attempt in which all failed names all their reasons.
+/// them together (at most 5 min). A source that panics counts as one that fails, and so does one
+/// whose token has expired or cannot be sent. The error of an attempt in which all failed names all
+/// their reasons.
 ///
 /// A source that is late at a start (a metadata server that takes a moment) is passed over for good
 /// if one behind it answers. Put only those behind each other that do not exist in the same place.
@@ -91,9 +92,14 @@ impl FirstOf {
                 return chosen.fetch(request).await;
             }
             match candidate.fetch(request.clone()).await {
-                Ok(token) if *self.chosen.get_or_init(|| place) == place => return Ok(token),
-                // Another identity than the one chosen in this moment: not to be used.
-                Ok(_) => {}
+                Ok(token) => match fault(&token) {
+                    Some(reason) => {
+                        failures.push((candidate.name, AuthError::new(Kind::Response, reason)));
+                    }
+                    None if *self.chosen.get_or_init(|| place) == place => return Ok(token),
+                    // Another identity than the one chosen in this moment: not to be used.
+                    None => {}
+                },
                 Err(error) => failures.push((candidate.name, error)),
             }
         }
@@ -153,6 +159,19 @@ impl Candidate {
             Err(AuthError::new(Kind::Timeout, reason))
         })
     }
+}
+
+/// Why a cache would not take the token. A choice is for good: not for the sake of a dead one.
+fn fault(token: &Token) -> Option<&'static str> {
+    if token.header_value().is_none() {
+        return Some("it returned a token that cannot be sent in a header");
+    }
+    let over = match token.life() {
+        Life::For(lifetime) => lifetime.is_zero(),
+        Life::Until(expiry, longest) => longest.is_zero() || expiry <= SystemTime::now(),
+        Life::Unknown => false,
+    };
+    over.then_some("it returned a token that has expired")
 }
 
 fn all_failed(failures: &[(&'static str, AuthError)]) -> AuthError {

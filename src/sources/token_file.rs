@@ -37,9 +37,11 @@ use crate::{
 /// there when the file was read.
 ///
 /// **What it accepts.** A regular file, or a symlink to one; up to 8,192 characters of RFC 6750's
-/// `b64token`, with white space around them. What begins as a JWT and is not a whole one is refused:
-/// it is a file in the middle of being written. Everything else (a FIFO, a directory, a device) is
-/// an error at once.
+/// `b64token`, with white space around them. What begins as a JWT and has not its three parts is
+/// refused: it is a file in the middle of being written. A write that is cut inside the signature,
+/// or inside an opaque token, cannot be told from a whole one: **writers should write beside the
+/// file and rename**, as Kubernetes does. Everything else (a FIFO, a directory, a device) is an
+/// error at once.
 ///
 /// **What was asked for** is not compared with the file: whoever writes it decides on scopes and
 /// audience.
@@ -83,7 +85,8 @@ const MOST_READERS: usize = 16;
 const MOST_BYTES: usize = plain::LONGEST_TOKEN + 1024;
 
 impl TokenFile {
-    /// The file at `path`, read once a minute.
+    /// The file at `path`, read once a minute. Nothing is checked here: an empty path is an error at
+    /// each reading, where the [builder](Self::builder) refuses it at once.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self::assemble(path.into(), REREAD)
     }
