@@ -33,7 +33,7 @@
 pub(crate) mod cache;
 pub(crate) mod clock;
 pub(crate) mod current;
-mod events;
+pub(crate) mod events;
 mod from_service;
 mod keep_fresh;
 pub(crate) mod lease;

@@ -43,6 +43,7 @@ use crate::{
     config_error::ConfigError,
     error::{AuthError, Kind},
     token::{
+        events::TARGET,
         request::{Audience, Scopes, TokenRequest},
         source::TokenSource,
         value::Token,
@@ -228,6 +229,7 @@ impl MetadataServer {
     fn warn_of_ignored_scopes(&self, request: &TokenRequest) {
         if !self.warned.swap(true, Ordering::Relaxed) {
             tracing::warn!(
+                name: "scopes_ignored", target: TARGET,
                 source = self.name(),
                 %request,
                 "scopes are ignored by this metadata server: tokens have those of the instance; \
