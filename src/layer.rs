@@ -84,6 +84,10 @@ impl ScopedAuthLayer {
     /// It goes out together with the token, and only with it: never to other destinations, nor with
     /// a caller's own `Authorization`. A request's own `x-goog-user-project` is kept.
     ///
+    /// A client that follows redirects by itself below the layer, as reqwest does, takes this header
+    /// (not the token) along to another host. Give it `reqwest::redirect::Policy::none()`, or follow
+    /// redirects above the layer with tower-http's `FollowRedirect`, where each hop is judged.
+    ///
     /// # Errors
     ///
     /// It is empty, or has a character that no project has.

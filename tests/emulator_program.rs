@@ -237,6 +237,14 @@ fn a_bad_argument_is_one_line_and_exit_code_2() {
         (&["--lifetime", "0"], "at least 1 s"),
         (&["--email", "nobody"], "expected an e-mail address"),
         (&["--impersonate", "a@b.c"], "--source gcloud"),
+        (
+            &["--danger-serve-my-tokens-to-the-network"],
+            "--source gcloud",
+        ),
+        (
+            &["--source", "gcloud", "--lifetime", "60"],
+            "--source fixed",
+        ),
         (&["extra"], "extra"),
     ] {
         let told = refusal(&run(args));

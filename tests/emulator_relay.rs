@@ -9,7 +9,8 @@ use std::{
 };
 
 use tower_scoped_auth::{
-    MetadataServer, Scopes, Token, TokenCache, TokenRequest, TokenSource, emulator::Emulator,
+    MetadataServer, Scopes, Token, TokenCache, TokenRequest, TokenSource,
+    emulator::{Emulator, EmulatorBuilder},
     source,
 };
 
@@ -104,7 +105,7 @@ async fn no_token_is_a_503_that_says_why_and_nonsense_a_400() {
 }
 
 #[tokio::test]
-async fn the_rules_hold_for_real_tokens() {
+async fn s176_the_rules_hold_for_real_tokens() {
     let mds = Emulator::builder()
         .tokens_from(tokens())
         .start()
@@ -134,7 +135,7 @@ async fn the_rules_hold_for_real_tokens() {
 }
 
 #[test]
-fn real_tokens_stay_on_loopback_unless_somebody_says_so() {
+fn s176_real_tokens_stay_on_loopback_unless_somebody_says_so() {
     let everywhere = || Emulator::builder().bind("0.0.0.0:0".parse().unwrap());
     assert!(
         everywhere().start_blocking().is_ok(),
@@ -146,6 +147,16 @@ fn real_tokens_stay_on_loopback_unless_somebody_says_so() {
         .unwrap_err();
     assert_eq!(refused.kind(), ErrorKind::InvalidInput);
     assert!(refused.to_string().contains("loopback"), "{refused}");
+
+    let said = |builder: EmulatorBuilder| builder.danger_serve_real_tokens_to_the_network();
+    assert!(
+        said(everywhere().tokens_from(tokens()))
+            .start_blocking()
+            .is_ok()
+    );
+    let idle = said(Emulator::builder()).start_blocking().unwrap_err();
+    assert_eq!(idle.kind(), ErrorKind::InvalidInput);
+    assert!(idle.to_string().contains("tokens_from"), "{idle}");
 }
 
 #[tokio::test]

@@ -257,7 +257,7 @@ fn requests_without_a_token_are_counted_as_starved() {
 }
 
 #[test]
-fn the_gauges_follow_status_invalidation_and_the_end_of_a_cache() {
+fn the_gauges_follow_status_and_invalidation_and_outlive_a_cache() {
     recorded(|meter| async move {
         let cache = cache(Script::tokens(3599));
         let token = cache.token(&access()).await.unwrap();
@@ -280,9 +280,15 @@ fn the_gauges_follow_status_invalidation_and_the_end_of_a_cache() {
             "within 30 s: {seen}"
         );
         cache.status(&access());
+        let live = meter.look()[LEFT];
+        assert!(live > 3400.0, "{live}");
+        // Another cache of the same name may hold a live token in this series.
+        let other = self::cache(Script::tokens(3599));
+        other.token(&access()).await.unwrap();
         drop(cache);
         kept.await.unwrap();
-        assert_eq!(meter.look()[LEFT], 0.0, "the last write");
+        let seen = meter.look();
+        assert!(seen[LEFT] > 3000.0, "the live one's: {}", seen[LEFT]);
     });
 }
 

@@ -21,7 +21,8 @@ use support::{Answer, BUCKET, EventTap, Inner, Script, get, send};
 use tokio::{runtime, time::sleep};
 use tower::{Layer, ServiceExt};
 use tower_scoped_auth::{
-    ScopedAuthLayer, Scopes, TokenCache, TokenRequest, TokenSource, source, test_util::TestClock,
+    MetadataServer, ScopedAuthLayer, Scopes, TokenCache, TokenRequest, TokenSource,
+    emulator::Emulator, source, test_util::TestClock,
 };
 use tracing::Level;
 
@@ -87,6 +88,17 @@ fn provoke_everything() {
             let _ = client.clone().oneshot(get(BUCKET)).await;
             sleep(secs(1)).await;
         }
+    });
+    // A socket, so in real time.
+    let machine = Emulator::builder().honour_scopes(false);
+    let machine = machine.start_blocking().unwrap();
+    let source = MetadataServer::builder().endpoint(machine.endpoint());
+    let ignoring = TokenCache::new(source.build().unwrap());
+    let mut real = runtime::Builder::new_current_thread();
+    real.enable_all().build().unwrap().block_on(async {
+        let scopes = Scopes::new(["a"]).unwrap();
+        let asked = TokenRequest::access_token(scopes);
+        ignoring.token(&asked).await.unwrap();
     });
     let hanging = cache(Script::new(|_| Answer::hang()));
     paused().block_on(async {

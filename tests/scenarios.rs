@@ -41,7 +41,7 @@ const REQUIRED: [RangeInclusive<u16>; 21] = [
     147..=157,
     159..=168,
     171..=172,
-    174..=175,
+    174..=176,
 ];
 
 /// Pages that name tests, by `s012` or, in a column of tests and in parentheses, by 12.

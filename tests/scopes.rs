@@ -282,3 +282,38 @@ fn s042_s091_the_universe_is_asked_for_within_three_seconds_and_in_a_runtime() {
     let error = runtime.block_on(source.universe_domain()).unwrap_err();
     assert!(error.is_timeout(), "{error}");
 }
+
+#[test]
+fn s091_the_universe_asked_for_in_a_runtime_without_time_or_io_is_an_error() {
+    let mds = Emulator::builder().start_blocking().unwrap();
+    let source = MetadataServer::builder()
+        .endpoint(mds.endpoint())
+        .build()
+        .unwrap();
+    type Enable = fn(&mut tokio::runtime::Builder) -> &mut tokio::runtime::Builder;
+    let halves: [Enable; 2] = [
+        tokio::runtime::Builder::enable_io,
+        tokio::runtime::Builder::enable_time,
+    ];
+    for enable in halves {
+        let mut builder = tokio::runtime::Builder::new_current_thread();
+        let runtime = enable(&mut builder).build().unwrap();
+        let error = runtime.block_on(source.universe_domain()).unwrap_err();
+        assert!(error.to_string().contains("time and I/O"), "{error}");
+    }
+}
+
+#[tokio::test]
+async fn a_404_that_is_not_the_metadata_server_s_names_no_universe() {
+    let bare = "HTTP/1.1 404 Not Found\r\nContent-Length: 0\r\n\r\n";
+    let mds = FakeMds::start(move |_| Reply::Raw(bare.into()));
+    let error = mds.source().universe_domain().await.unwrap_err();
+    assert!(error.is_response(), "{error}");
+    assert!(error.to_string().contains("Metadata-Flavor"), "{error}");
+    let lenient = MetadataServer::builder()
+        .endpoint(mds.endpoint())
+        .flavor_optional()
+        .build()
+        .unwrap();
+    assert_eq!(lenient.universe_domain().await.unwrap(), "googleapis.com");
+}

@@ -74,6 +74,7 @@ pub(crate) fn parse() -> Result<Command, Error> {
         quiet: false,
         expose: false,
     };
+    let mut lifetime = None;
     let mut parser = Parser::from_env();
     while let Some(arg) = parser.next()? {
         match arg {
@@ -87,7 +88,7 @@ pub(crate) fn parse() -> Result<Command, Error> {
             Arg::Long("impersonate") => args.impersonate = Some(parser.value()?.string()?),
             Arg::Long("lifetime") => {
                 let seconds = value(&mut parser, "--lifetime", "a number of seconds")?;
-                args.lifetime = Duration::from_secs(seconds);
+                lifetime = Some(Duration::from_secs(seconds));
             }
             Arg::Long("project") => args.facts.project = Some(parser.value()?.string()?),
             Arg::Long("email") => args.facts.email = Some(parser.value()?.string()?),
@@ -106,6 +107,17 @@ pub(crate) fn parse() -> Result<Command, Error> {
     }
     if args.impersonate.is_some() && args.source != Source::Gcloud {
         return Err("--impersonate goes with --source gcloud".into());
+    }
+    if args.expose && args.source != Source::Gcloud {
+        return Err(format!("{EXPOSE} goes with --source gcloud").into());
+    }
+    if let Some(lifetime) = lifetime {
+        if args.source != Source::Fixed {
+            return Err(
+                "--lifetime goes with --source fixed: gcloud's tokens have their own".into(),
+            );
+        }
+        args.lifetime = lifetime;
     }
     Ok(Command::Serve(Box::new(args)))
 }

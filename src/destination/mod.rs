@@ -47,7 +47,8 @@ use crate::{
 /// a host that ends in a dot, or with a character that no DNS name has, is refused whatever the
 /// patterns say. There is no IDNA: a look-alike is either refused or another name (`xn--…`).
 ///
-/// The metadata server itself is never a destination.
+/// The metadata server itself is never a destination, except under [`trust_inner`](Self::trust_inner),
+/// which looks at nothing.
 #[derive(Clone)]
 pub struct Destinations {
     allowed: Allowed,

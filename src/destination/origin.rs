@@ -2,7 +2,10 @@
 //!
 //! Borrowed from the URI, never allocated. Knows which URIs are not fit to be compared at all.
 
-use std::{fmt, net::Ipv6Addr};
+use std::{
+    fmt,
+    net::{Ipv4Addr, Ipv6Addr},
+};
 
 use crate::token::lease::Asker;
 
@@ -128,12 +131,18 @@ pub(super) const METADATA_NAMES: [&str; 3] =
     ["metadata.google.internal", "169.254.169.254", "metadata"];
 
 pub(super) fn is_metadata_host(host: &str) -> bool {
-    // GCE's IPv6-only instances.
-    const V6: Ipv6Addr = Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254);
     METADATA_NAMES
         .iter()
         .any(|name| host.len() == name.len() && host.eq_ignore_ascii_case(name))
-        || host.contains(':') && host.parse() == Ok(V6)
+        || host.contains(':') && host.parse().is_ok_and(is_metadata_address)
+}
+
+fn is_metadata_address(address: Ipv6Addr) -> bool {
+    // GCE's IPv6-only instances.
+    const V6: Ipv6Addr = Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254);
+    // The usual one, as a socket that speaks both protocols may be told it.
+    const V4_MAPPED: Ipv6Addr = Ipv4Addr::new(169, 254, 169, 254).to_ipv6_mapped();
+    address == V6 || address == V4_MAPPED
 }
 
 /// A number for an authority. Whatever spellings of one host are told apart costs no more than a

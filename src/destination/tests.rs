@@ -109,6 +109,18 @@ fn s140_the_metadata_server_is_never_a_destination() {
 }
 
 #[test]
+fn s140_nor_is_its_address_in_ipv6_clothes() {
+    for uri in [
+        "http://[::ffff:169.254.169.254]/x",
+        "https://[::FFFF:A9FE:A9FE]:8443",
+        "http://[fd20:ce::254]",
+    ] {
+        let uri: Uri = uri.parse().unwrap();
+        assert!(Origin::of(&target_of(&uri)).unwrap().is_metadata_server());
+    }
+}
+
+#[test]
 fn a_refusal_names_the_place_and_nothing_else() {
     let text = refusal_of(
         &google(),
@@ -213,6 +225,8 @@ fn malformed_patterns_are_refused_where_they_go_wrong() {
         ("http://169.254.169.254", Some(7)),
         ("http://metadata.google.internal", Some(7)),
         ("http://[fd20:ce::254]", Some(8)),
+        ("http://[::ffff:169.254.169.254]", Some(8)),
+        ("http://[::FFFF:a9fe:a9fe]:8080", Some(8)),
         (&long_label, Some(8)),
         (&long_name, Some(8)),
     ];

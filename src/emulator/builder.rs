@@ -123,7 +123,8 @@ impl EmulatorBuilder {
     }
 
     /// Serves real tokens to whoever reaches the address, not on loopback only: everybody on that
-    /// network can then do what the tokens allow.
+    /// network can then do what the tokens allow. An error at the start without
+    /// [`tokens_from`](Self::tokens_from).
     pub fn danger_serve_real_tokens_to_the_network(mut self) -> Self {
         self.exposed = true;
         self
@@ -144,8 +145,8 @@ impl EmulatorBuilder {
     ///
     /// # Errors
     ///
-    /// `InvalidInput` for a lifetime below 1 s, an e-mail address that is none, or real tokens on an
-    /// address that is not loopback; otherwise what the operating system says, such as that the
+    /// `InvalidInput` for a lifetime below 1 s, an e-mail address that is none, real tokens on an
+    /// address that is not loopback, or leave to serve real tokens where there are none; otherwise what the operating system says, such as that the
     /// address is in use.
     pub fn start_blocking(self) -> io::Result<Emulator> {
         self.check()
@@ -187,6 +188,11 @@ impl EmulatorBuilder {
                 &given,
                 "it must be at least 1 s",
             ));
+        }
+        if self.exposed && self.tokens.is_none() {
+            let reason = "there are no real tokens to serve: say tokens_from, or leave this out";
+            let setting = "danger_serve_real_tokens_to_the_network";
+            return Err(ConfigError::new("emulator", setting, reason));
         }
         if self.tokens.is_some() && !self.bind.ip().is_loopback() && !self.exposed {
             let reason = "real tokens are served on a loopback address only";

@@ -7,14 +7,14 @@ use std::{
     task::Poll,
 };
 
-use crate::{error::AuthError, token::value::Token};
+use crate::error::AuthError;
 
 /// What `fetch` comes to, or `panicked` if it panics. What it was about to do is lost either way:
 /// `fetch` is not polled again.
-pub(super) async fn caught(
-    fetch: impl Future<Output = Result<Token, AuthError>>,
+pub(super) async fn caught<T>(
+    fetch: impl Future<Output = Result<T, AuthError>>,
     panicked: impl Fn() -> AuthError,
-) -> Result<Token, AuthError> {
+) -> Result<T, AuthError> {
     let mut fetch = pin!(fetch);
     poll_fn(|cx| {
         catch_unwind(AssertUnwindSafe(|| fetch.as_mut().poll(cx)))

@@ -19,7 +19,7 @@ use super::{
 };
 
 /// What users filter by. Not the module's path: modules move.
-const TARGET: &str = "tower_scoped_auth";
+pub(crate) const TARGET: &str = "tower_scoped_auth";
 
 /// What an attempt can come to, in events and metrics.
 pub(crate) mod outcome {

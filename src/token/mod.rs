@@ -34,7 +34,7 @@ pub(crate) mod cache;
 pub(crate) mod cache_builder;
 pub(crate) mod clock;
 pub(crate) mod current;
-mod events;
+pub(crate) mod events;
 mod from_service;
 mod keep_fresh;
 pub(crate) mod lease;

@@ -123,7 +123,8 @@ fn request(authority: &str, path: &str) -> Result<Request<String>, AuthError> {
         })
 }
 
-/// A 200 from a metadata server.
+/// A 200 from a metadata server. A 404 says something, too, where the universe was asked for: it must be
+/// the server's own, which bears the header like all its answers.
 fn check(
     authority: &str,
     ask: Ask<'_>,
@@ -132,15 +133,17 @@ fn check(
     flavor_required: bool,
 ) -> Result<(), AuthError> {
     let is_google = headers.get(FLAVOR).is_some_and(|flavor| flavor == GOOGLE);
-    if status != StatusCode::OK {
-        return Err(advice::status(authority, ask, status, headers, is_google));
-    }
-    if flavor_required && !is_google {
+    let tells = status == StatusCode::OK
+        || status == StatusCode::NOT_FOUND && matches!(ask, Ask::UniverseDomain);
+    if tells && flavor_required && !is_google {
         let reason = format!(
             "{authority} is not a metadata server: its answer lacks \"Metadata-Flavor: Google\" \
              (a captive portal or proxy?)"
         );
         return Err(AuthError::new(Kind::Response, reason));
+    }
+    if status != StatusCode::OK {
+        return Err(advice::status(authority, ask, status, headers, is_google));
     }
     Ok(())
 }

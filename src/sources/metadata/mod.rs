@@ -38,10 +38,12 @@ use self::{
     endpoint::Endpoint,
     exchange::Answer,
 };
+use super::caught::caught;
 use crate::{
     config_error::ConfigError,
     error::{AuthError, Kind},
     token::{
+        events::TARGET,
         request::{Audience, Scopes, TokenRequest},
         source::TokenSource,
         value::Token,
@@ -169,22 +171,29 @@ impl MetadataServer {
     ///
     /// # Errors
     ///
-    /// The server cannot be reached, takes longer than 3 s, answers anything but 200 and 404, or what
-    /// it says is no domain name; also, there is no Tokio runtime. Nothing is concluded from any of
+    /// The server cannot be reached, takes longer than 3 s, answers anything but 200 and 404, answers
+    /// either without `Metadata-Flavor: Google` (unless that is
+    /// [optional](MetadataServerBuilder::flavor_optional)), or what it says is no domain name; also,
+    /// there is no Tokio runtime, or one without time or I/O. Nothing is concluded from any of
     /// these, and nothing remembered: call again.
     pub async fn universe_domain(&self) -> Result<String, AuthError> {
         if Handle::try_current().is_err() {
             return Err(AuthError::no_runtime());
         }
-        match timeout(ATTEMPT_TIMEOUT, self.get(Ask::UniverseDomain)).await {
-            Ok(Ok(answer)) => universe::domain(&answer.body),
-            Ok(Err(error)) if error.status() == Some(404) => Ok(universe::DEFAULT.to_owned()),
-            Ok(Err(error)) => Err(error),
-            Err(_elapsed) => {
+        let exchange = async {
+            let answer = timeout(ATTEMPT_TIMEOUT, self.get(Ask::UniverseDomain)).await;
+            answer.unwrap_or_else(|_elapsed| {
                 let reason =
                     format!("the metadata server did not answer within {ATTEMPT_TIMEOUT:?}");
                 Err(AuthError::new(Kind::Timeout, reason))
-            }
+            })
+        };
+        // The only way to find out whether the runtime was built with `enable_time` and `enable_io`:
+        // Tokio's timers and sockets panic without.
+        match caught(exchange, AuthError::no_runtime).await {
+            Ok(answer) => universe::domain(&answer.body),
+            Err(error) if error.status() == Some(404) => Ok(universe::DEFAULT.to_owned()),
+            Err(error) => Err(error),
         }
     }
 
@@ -220,6 +229,7 @@ impl MetadataServer {
     fn warn_of_ignored_scopes(&self, request: &TokenRequest) {
         if !self.warned.swap(true, Ordering::Relaxed) {
             tracing::warn!(
+                name: "scopes_ignored", target: TARGET,
                 source = self.name(),
                 %request,
                 "scopes are ignored by this metadata server: tokens have those of the instance; \

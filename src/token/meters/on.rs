@@ -29,7 +29,7 @@ const REFUSED: &str = "scoped_auth_refused_requests_total";
 const STARVED: &str = "scoped_auth_starved_requests_total";
 const REJECTED: &str = "scoped_auth_rejected_requests_total";
 
-/// Token requests of one cache that have gauges of their own. An application's layers are a handful;
+/// Token requests of one cache that have gauges of their own, ever. An application's layers are a handful;
 /// audiences derived from requests may be any number, and each would be a time series for ever.
 const LABELLED: usize = 32;
 
@@ -48,7 +48,8 @@ struct Requests {
     waiting: Gauge,
 }
 
-/// One token request's.
+/// One token request's. Dropping it writes nothing: another cache with the same source and request may
+/// be writing to the same series.
 pub(crate) struct TokenMeter(Option<AssertUnwindSafe<Lifetime>>);
 
 struct Lifetime {
@@ -170,13 +171,6 @@ impl Rejections {
 impl Drop for Waiting {
     fn drop(&mut self) {
         self.0.decrement(1.0);
-    }
-}
-
-impl Drop for TokenMeter {
-    /// Forgotten by its cache: nothing is left of it.
-    fn drop(&mut self) {
-        self.left(None, UNIX_EPOCH);
     }
 }
 
