@@ -8,12 +8,11 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use tokio::time::timeout;
-
-use super::{caught::caught, remark};
+use super::remark;
 use crate::{
     error::{AuthError, Kind},
     token::{
+        attempt::attempt,
         request::TokenRequest,
         source::{DynSource, TokenSource},
         value::{Life, Token},
@@ -149,15 +148,7 @@ impl Candidate {
 
     /// Asks the source: bounded in time, and safe from its panics.
     async fn fetch(&self, request: TokenRequest) -> Result<Token, AuthError> {
-        // In an async block, so that a panic before the first await is caught as well.
-        let fetch = async { self.source.fetch(request).await };
-        let fetch = caught(fetch, || {
-            AuthError::new(Kind::Panic, "the token source panicked")
-        });
-        timeout(self.timeout, fetch).await.unwrap_or_else(|_| {
-            let reason = format!("the token source did not answer within {:?}", self.timeout);
-            Err(AuthError::new(Kind::Timeout, reason))
-        })
+        attempt(&*self.source, request, self.timeout, |_| {}).await
     }
 }
 

@@ -13,7 +13,6 @@
 //! no retries, no clock. It may know what is asked for and what a token is, and nothing of slots,
 //! layers or HTTP requests on their way out.
 
-mod caught;
 mod first_of;
 mod fixed;
 #[cfg(feature = "gcloud")]

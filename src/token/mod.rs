@@ -24,12 +24,14 @@
 //! | [`lease`] | a token in service, its header values, its rejection | slots, fetches |
 //! | [`current`] | the lease in service, and whether it has changed | why it changes |
 //! | [`slot`], [`waiters`] | the state machine: who may fetch, who waits | clocks, runtimes, sources |
+//! | [`attempt`] | one call of a source: its time, its panics | what becomes of the answer |
 //! | [`supply`] | how one attempt runs as a task | who asked, and why |
 //! | [`wait`] | a waiting request's timer | what it is waiting for |
 //! | [`cache`], [`cache_builder`], [`supplies`], [`keep_fresh`], [`status`] | one supply per request | HTTP requests, destinations |
 //! | [`source`], [`from_service`] | the question a source answers | everything above |
 //! | [`events`], [`meters`] | what the log and the metrics say | secrets |
 
+pub(crate) mod attempt;
 pub(crate) mod cache;
 pub(crate) mod cache_builder;
 pub(crate) mod clock;

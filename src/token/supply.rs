@@ -7,9 +7,7 @@
 
 use std::{
     any::Any,
-    future::poll_fn,
-    panic::{AssertUnwindSafe, catch_unwind},
-    pin::pin,
+    panic::AssertUnwindSafe,
     sync::{
         Arc, Weak,
         atomic::{AtomicI64, Ordering},
@@ -21,10 +19,11 @@ use std::{
 use tokio::{
     runtime::Handle,
     sync::{Notify, Semaphore},
-    time::{Instant, timeout},
+    time::Instant,
 };
 
 use super::{
+    attempt::attempt,
     clock::{Clock, Moment},
     current::Memo,
     events,
@@ -36,7 +35,7 @@ use super::{
     status::TokenStatus,
     value::Token,
 };
-use crate::error::{AuthError, Kind};
+use crate::error::AuthError;
 
 /// What all slots of a cache fetch with.
 pub(crate) struct Fetcher {
@@ -230,10 +229,10 @@ impl Flight {
             return;
         };
         let result = result.map(|token| (token, sent));
-        let attempt = supply.slot.glance().failures().saturating_add(1);
+        let number = supply.slot.glance().failures().saturating_add(1);
         let verdict = supply.slot.finish(self.id, result, now, fastrand::f64());
         supply.landed.notify_waiters();
-        events::attempt(&supply, attempt, &verdict, took, now);
+        events::attempt(&supply, number, &verdict, took, now);
     }
 }
 
@@ -251,30 +250,11 @@ impl Drop for Flight {
 }
 
 impl Fetcher {
-    /// Calls the source once: bounded in time, and safe from its panics.
     async fn attempt(&self, request: TokenRequest) -> Result<Token, AuthError> {
-        // In an async block, so that a panic before the first await is caught as well.
-        let fetch = async { self.source.fetch(request).await };
-        let mut fetch = pin!(fetch);
-        let unwinding = poll_fn(|cx| {
-            let poll = || fetch.as_mut().poll(cx);
-            match catch_unwind(AssertUnwindSafe(poll)) {
-                Ok(poll) => poll,
-                Err(panic) => {
-                    events::panicked(self, &self.clock, panic_message(&*panic));
-                    let error = AuthError::new(Kind::Panic, "the token source panicked");
-                    std::task::Poll::Ready(Err(error))
-                }
-            }
-        });
-        match timeout(self.limits.attempt, unwinding).await {
-            Ok(result) => result,
-            Err(_elapsed) => {
-                let limit = self.limits.attempt;
-                let reason = format!("the token source did not answer within {limit:?}");
-                Err(AuthError::new(Kind::Timeout, reason))
-            }
-        }
+        attempt(&**self.source, request, self.limits.attempt, |panic| {
+            events::panicked(self, &self.clock, panic_message(panic));
+        })
+        .await
     }
 }
 

@@ -13,8 +13,8 @@ use http::header::AUTHORIZATION;
 use super::told;
 use crate::{
     error::{AuthError, Kind},
-    sources::{caught::caught, jwt, plain},
-    token::{request::TokenRequest, source::TokenSource, value::Token},
+    sources::{jwt, plain},
+    token::{attempt::caught, request::TokenRequest, source::TokenSource, value::Token},
 };
 
 /// How long a token is used whose expiry is not known.
@@ -33,7 +33,7 @@ impl TokenSource for AccessTokenCredentials {
     async fn fetch(&self, request: TokenRequest) -> Result<Token, AuthError> {
         wants_access_token(&request)?;
         let fetch = async { access_token(self.access_token().await.map_err(failed)?.token) };
-        caught(fetch, told::panicked).await
+        caught(fetch, |_| Err(told::panicked())).await
     }
 
     fn name(&self) -> &'static str {
@@ -71,7 +71,7 @@ impl TokenSource for Credentials {
                 None => Err(unusable("it is not a bearer token")),
             }
         };
-        caught(fetch, told::panicked).await
+        caught(fetch, |_| Err(told::panicked())).await
     }
 
     fn name(&self) -> &'static str {
@@ -90,7 +90,7 @@ impl TokenSource for IDTokenCredentials {
             return Err(AuthError::new(Kind::Request, reason));
         }
         let fetch = async { id_token(self.id_token().await.map_err(failed)?) };
-        caught(fetch, told::panicked).await
+        caught(fetch, |_| Err(told::panicked())).await
     }
 
     fn name(&self) -> &'static str {

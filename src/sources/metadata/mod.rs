@@ -38,11 +38,11 @@ use self::{
     endpoint::Endpoint,
     exchange::Answer,
 };
-use super::caught::caught;
 use crate::{
     config_error::ConfigError,
     error::{AuthError, Kind},
     token::{
+        attempt::caught,
         events::TARGET,
         request::{Audience, Scopes, TokenRequest},
         source::TokenSource,
@@ -190,7 +190,7 @@ impl MetadataServer {
         };
         // The only way to find out whether the runtime was built with `enable_time` and `enable_io`:
         // Tokio's timers and sockets panic without.
-        match caught(exchange, AuthError::no_runtime).await {
+        match caught(exchange, |_| Err(AuthError::no_runtime())).await {
             Ok(answer) => universe::domain(&answer.body),
             Err(error) if error.status() == Some(404) => Ok(universe::DEFAULT.to_owned()),
             Err(error) => Err(error),
