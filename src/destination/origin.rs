@@ -51,6 +51,14 @@ pub(super) enum Fault {
 pub(super) const HTTP_PORT: u16 = 80;
 pub(super) const HTTPS_PORT: u16 = 443;
 
+pub(super) fn default_port(secure: bool) -> u16 {
+    if secure { HTTPS_PORT } else { HTTP_PORT }
+}
+
+pub(super) fn scheme(secure: bool) -> &'static str {
+    if secure { "https" } else { "http" }
+}
+
 impl<'a> Origin<'a> {
     #[inline]
     pub(super) fn of(target: &Target<'a>) -> Result<Self, Fault> {
@@ -149,24 +157,34 @@ fn is_metadata_address(address: Ipv6Addr) -> bool {
 /// refresh that waits for its pace.
 #[inline]
 pub(super) fn asker(authority: &str) -> Asker {
-    // Rotate, xor, multiply, eight bytes at a time: no defence against collisions is needed, for
-    // two origins that share a number merely share a wait.
-    const FACTOR: u64 = 0x9E37_79B9_7F4A_7C15;
-    let mix = |hash: u64, word: u64| (hash.rotate_left(5) ^ word).wrapping_mul(FACTOR);
     let bytes = authority.as_bytes();
     let (words, rest) = bytes.as_chunks::<8>();
     let hash = words
         .iter()
         .fold(0, |hash, word| mix(hash, u64::from_le_bytes(*word)));
     // The last eight bytes, where there are so many, some of which have had their turn.
-    let hash = match bytes.last_chunk() {
-        Some(last) => mix(hash, u64::from_le_bytes(*last)),
-        None => rest
-            .iter()
-            .fold(hash, |hash, byte| mix(hash, u64::from(*byte))),
-    };
-    // The lowest bit is given up for never being zero.
-    Asker::MIN | hash
+    match bytes.last_chunk() {
+        Some(last) => number(hash, u64::from_le_bytes(*last)),
+        None => number(
+            rest.iter()
+                .fold(hash, |hash, byte| mix(hash, u64::from(*byte))),
+            0,
+        ),
+    }
+}
+
+/// The last step of a hash. The lowest bit is given up for never being zero.
+#[inline]
+pub(super) fn number(hash: u64, word: u64) -> Asker {
+    Asker::MIN | mix(hash, word)
+}
+
+/// Rotate, xor, multiply, eight bytes at a time: no defence against collisions is needed, for two
+/// origins that share a number merely share a wait.
+#[inline]
+pub(super) fn mix(hash: u64, word: u64) -> u64 {
+    const FACTOR: u64 = 0x9E37_79B9_7F4A_7C15;
+    (hash.rotate_left(5) ^ word).wrapping_mul(FACTOR)
 }
 
 /// What a byte is to a host: part of a DNS label (or of the underscore names that are private), the
@@ -243,11 +261,7 @@ impl Fault {
 
 impl fmt::Display for Origin<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (scheme, default_port) = if self.secure {
-            ("https", HTTPS_PORT)
-        } else {
-            ("http", HTTP_PORT)
-        };
+        let (scheme, default_port) = (scheme(self.secure), default_port(self.secure));
         let host = self.host.to_ascii_lowercase();
         if self.is_v6 {
             write!(f, "{scheme}://[{host}]")?;

@@ -92,7 +92,7 @@ impl Pattern {
 
     /// This pattern in a form that is quickly compared, where there is one.
     pub(super) fn shortcut(&self) -> Option<Shortcut> {
-        let default_port = if self.secure { HTTPS_PORT } else { HTTP_PORT };
+        let default_port = origin::default_port(self.secure);
         match &self.host {
             Host::Below(suffix) if self.port == default_port => {
                 Shortcut::below(self.secure, suffix)
@@ -246,17 +246,13 @@ impl Text<'_> {
 
 impl fmt::Display for Pattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (scheme, default_port) = if self.secure {
-            ("https", HTTPS_PORT)
-        } else {
-            ("http", HTTP_PORT)
-        };
+        let scheme = origin::scheme(self.secure);
         match &self.host {
             Host::Exact(host) => write!(f, "{scheme}://{host}")?,
             Host::Below(suffix) => write!(f, "{scheme}://*{suffix}")?,
             Host::V6(address) => write!(f, "{scheme}://[{address}]")?,
         }
-        if self.port == default_port {
+        if self.port == origin::default_port(self.secure) {
             Ok(())
         } else {
             write!(f, ":{}", self.port)

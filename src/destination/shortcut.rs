@@ -6,9 +6,9 @@
 //!
 //! Knows bytes and patterns that have been checked; knows nothing of URIs beyond their authority.
 
-use std::{num::NonZeroU64, sync::OnceLock};
+use std::sync::OnceLock;
 
-use super::origin::{METADATA_NAMES, Scheme, Target};
+use super::origin::{METADATA_NAMES, Scheme, Target, mix, number};
 use crate::token::lease::Asker;
 
 /// Patterns in the form in which they are quickly compared.
@@ -200,19 +200,6 @@ const fn is_plain(word: u64) -> bool {
 
 const fn splat(byte: u8) -> u64 {
     u64::from_le_bytes([byte; WORD])
-}
-
-/// Of two origins that share a number, one merely waits for the other's refresh.
-#[inline]
-fn number(hash: u64, word: u64) -> Asker {
-    // The lowest bit is given up for never being zero.
-    NonZeroU64::MIN | mix(hash, word)
-}
-
-#[inline]
-fn mix(hash: u64, word: u64) -> u64 {
-    const FACTOR: u64 = 0x9E37_79B9_7F4A_7C15;
-    (hash.rotate_left(5) ^ word).wrapping_mul(FACTOR)
 }
 
 #[cfg(test)]
