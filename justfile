@@ -28,13 +28,13 @@ docs:
 
 # The slot's state machine, every interleaving
 loom:
-    RUSTFLAGS="--cfg scoped_auth_loom" cargo test --lib --release slot_model
+    .ci/loom
 
 # The pure modules under miri
 miri:
-    cargo +nightly miri test --no-default-features --lib -- token::schedule::tests::s token::waiters token::value
+    .ci/miri
 
-# One fuzz target for so many seconds: destinations, metadata_response, scopes
+# One fuzz target for so many seconds: destinations, metadata_response, scopes, id_token
 fuzz target="destinations" seconds="60":
     cargo +nightly fuzz run {{ target }} -- -max_total_time={{ seconds }}
 

@@ -20,7 +20,7 @@ use std::{
 };
 
 use futures_util::FutureExt;
-use support::{Answer, BUCKET, Inner, Script, send};
+use support::{Answer, BUCKET, Inner, Mirror, Script, send};
 use tokio::runtime::{Builder, Runtime};
 use tower::Layer;
 use tower_scoped_auth::{
@@ -142,28 +142,6 @@ fn s006_no_thread_sees_an_older_token_after_a_newer_one() {
 #[ignore = "the full size of s006: a million requests on each of 8 threads"]
 fn s006_eight_million_requests() {
     swaps(1_000, 8, 1_000_000);
-}
-
-/// Answers with the header it was sent.
-#[derive(Clone)]
-struct Mirror;
-
-impl tower::Service<http::Request<()>> for Mirror {
-    type Response = http::Response<http::HeaderValue>;
-    type Error = std::convert::Infallible;
-    type Future = std::future::Ready<Result<Self::Response, Self::Error>>;
-
-    fn poll_ready(
-        &mut self,
-        _: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Result<(), Self::Error>> {
-        std::task::Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: http::Request<()>) -> Self::Future {
-        let value = request.headers()["authorization"].clone();
-        std::future::ready(Ok(http::Response::new(value)))
-    }
 }
 
 #[test]

@@ -12,7 +12,7 @@ mod support;
 use std::{sync::Arc, time::Duration};
 
 use futures_util::FutureExt;
-use support::{Answer, BUCKET, Inner, Script, get, send};
+use support::{Answer, BUCKET, Inner, Mirror, Script, get, send};
 use tokio::time::sleep;
 use tower::{Layer, ServiceExt};
 use tower_scoped_auth::{
@@ -139,28 +139,6 @@ async fn s160_a_set_is_one_key_however_it_is_written() {
         send(&client, BUCKET).await.unwrap();
     }
     assert_eq!((source.calls(), cache.len()), (1, 1));
-}
-
-/// Answers with the token it was sent, which is what its source was asked for.
-#[derive(Clone)]
-struct Mirror;
-
-impl tower::Service<http::Request<()>> for Mirror {
-    type Response = http::Response<http::HeaderValue>;
-    type Error = std::convert::Infallible;
-    type Future = std::future::Ready<Result<Self::Response, Self::Error>>;
-
-    fn poll_ready(
-        &mut self,
-        _: &mut std::task::Context<'_>,
-    ) -> std::task::Poll<Result<(), Self::Error>> {
-        std::task::Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: http::Request<()>) -> Self::Future {
-        let value = request.headers()["authorization"].clone();
-        std::future::ready(Ok(http::Response::new(value)))
-    }
 }
 
 /// So many requests, each for one of 100 scope sets, some of which lose their token meanwhile.

@@ -7,7 +7,7 @@ use std::{
     task::{Context, Poll},
 };
 
-use http::{HeaderMap, Request, Response, StatusCode, Uri, header::AUTHORIZATION};
+use http::{HeaderMap, HeaderValue, Request, Response, StatusCode, Uri, header::AUTHORIZATION};
 use tower::Service;
 
 /// Strict: `poll_ready` makes an instance ready, `call` and `clone` make it unready, and calling one
@@ -104,5 +104,24 @@ impl<B> Service<Request<B>> for Inner {
         let status = (self.reply)(&seen);
         self.seen.lock().unwrap().push(seen);
         ready(Ok(Response::builder().status(status).body(()).unwrap()))
+    }
+}
+
+/// Answers with the `Authorization` it was sent, and remembers nothing.
+#[derive(Clone)]
+pub struct Mirror;
+
+impl Service<Request<()>> for Mirror {
+    type Response = Response<HeaderValue>;
+    type Error = Infallible;
+    type Future = Ready<Result<Self::Response, Infallible>>;
+
+    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
+        Poll::Ready(Ok(()))
+    }
+
+    fn call(&mut self, request: Request<()>) -> Self::Future {
+        let value = request.headers()[AUTHORIZATION].clone();
+        ready(Ok(Response::new(value)))
     }
 }

@@ -22,7 +22,7 @@ use tower_scoped_auth::{AuthError, ScopedAuth};
 pub use self::{
     fake_mds::{FakeMds, Reply},
     folder::Folder,
-    inner::Inner,
+    inner::{Inner, Mirror},
     jwt::{jwt, jwt_for},
     script::{Answer, Script},
     trace::{EventTap, TraceTap},
