@@ -10,7 +10,13 @@
 
 mod support;
 
-use std::time::Duration;
+use std::{
+    sync::{
+        Arc,
+        atomic::{AtomicBool, Ordering},
+    },
+    time::Duration,
+};
 
 use http::{Request, Response, StatusCode};
 use support::{Answer, BUCKET, Inner, Script, auth_error, get};
@@ -49,6 +55,13 @@ impl World {
         let client: &mut ScopedAuth<Inner> =
             ServiceExt::<Request<()>>::ready(&mut self.client).await?;
         client.call(request).await
+    }
+
+    /// As [`send`](Self::send), twice: the first request waits for its token, and it is the second
+    /// that leaves the service with something to remember.
+    async fn send_twice(&mut self) -> Result<String, BoxError> {
+        self.send().await?;
+        self.send().await
     }
 
     /// One request through the one instance; the token it carried.
@@ -91,7 +104,7 @@ async fn s004_it_does_not_send_what_has_expired() {
 #[tokio::test(start_paused = true)]
 async fn s106_it_notices_that_the_machine_slept() {
     let mut world = World::new(Script::tokens(3599), Inner::new());
-    assert_eq!(world.send().await.unwrap(), "tok-1");
+    assert_eq!(world.send_twice().await.unwrap(), "tok-1");
     world.clock.suspend(secs(7200));
     assert_eq!(world.send().await.unwrap(), "tok-2");
 }
@@ -99,7 +112,7 @@ async fn s106_it_notices_that_the_machine_slept() {
 #[tokio::test(start_paused = true)]
 async fn s073_it_lets_go_of_an_invalidated_token() {
     let mut world = World::new(Script::tokens(3599), Inner::new());
-    assert_eq!(world.send().await.unwrap(), "tok-1");
+    assert_eq!(world.send_twice().await.unwrap(), "tok-1");
     let request = TokenRequest::access_token(Scopes::default());
     let token = world.cache.token(&request).await.unwrap();
     assert!(world.cache.invalidate(&token));
@@ -108,12 +121,19 @@ async fn s073_it_lets_go_of_an_invalidated_token() {
 
 #[tokio::test(start_paused = true)]
 async fn s149_it_asks_anew_after_a_401() {
-    let inner = Inner::answering(|seen| match seen.token() {
-        Some("tok-1") => StatusCode::UNAUTHORIZED,
-        _ => StatusCode::OK,
+    let revoked = Arc::new(AtomicBool::new(false));
+    let flag = Arc::clone(&revoked);
+    let inner = Inner::answering(move |seen| {
+        if seen.token() == Some("tok-1") && flag.load(Ordering::SeqCst) {
+            StatusCode::UNAUTHORIZED
+        } else {
+            StatusCode::OK
+        }
     });
     let mut world = World::new(Script::tokens(3599), inner);
-    assert_eq!(world.send().await.unwrap(), "tok-1");
+    assert_eq!(world.send_twice().await.unwrap(), "tok-1");
+    revoked.store(true, Ordering::SeqCst);
+    assert_eq!(world.send().await.unwrap(), "tok-1", "it cannot know yet");
     assert_eq!(world.send().await.unwrap(), "tok-2");
     assert_eq!(world.send().await.unwrap(), "tok-2");
 }
