@@ -48,10 +48,10 @@ pub(super) enum Fault {
     OddPort,
 }
 
-pub(super) const HTTP_PORT: u16 = 80;
-pub(super) const HTTPS_PORT: u16 = 443;
-
 pub(super) fn default_port(secure: bool) -> u16 {
+    const HTTP_PORT: u16 = 80;
+    const HTTPS_PORT: u16 = 443;
+
     if secure { HTTPS_PORT } else { HTTP_PORT }
 }
 
@@ -65,9 +65,9 @@ impl<'a> Origin<'a> {
         let Some(authority) = target.authority.filter(|authority| !authority.is_empty()) else {
             return Err(Fault::NoHost);
         };
-        let (secure, default_port) = match target.scheme {
-            Scheme::Https => (true, HTTPS_PORT),
-            Scheme::Http => (false, HTTP_PORT),
+        let secure = match target.scheme {
+            Scheme::Https => true,
+            Scheme::Http => false,
             Scheme::Other => return Err(Fault::OtherScheme),
             Scheme::Missing => return Err(Fault::NoScheme),
         };
@@ -94,7 +94,7 @@ impl<'a> Origin<'a> {
             Some(_) => return Err(odd(authority)),
         };
         let port = match rest.as_bytes() {
-            [] => default_port,
+            [] => default_port(secure),
             [b':', digits @ ..] => port(digits).ok_or_else(|| {
                 // A colon may as well be part of `user:password@`.
                 if authority.contains('@') {
@@ -261,14 +261,14 @@ impl Fault {
 
 impl fmt::Display for Origin<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let (scheme, default_port) = (scheme(self.secure), default_port(self.secure));
+        let scheme = scheme(self.secure);
         let host = self.host.to_ascii_lowercase();
         if self.is_v6 {
             write!(f, "{scheme}://[{host}]")?;
         } else {
             write!(f, "{scheme}://{host}")?;
         }
-        if self.port == default_port {
+        if self.port == default_port(self.secure) {
             Ok(())
         } else {
             write!(f, ":{}", self.port)

@@ -8,7 +8,7 @@ use std::{
 };
 
 use super::{
-    origin::{self, HTTP_PORT, HTTPS_PORT, Origin},
+    origin::{self, Origin},
     shortcut::Shortcut,
 };
 use crate::config_error::ConfigError;
@@ -40,7 +40,7 @@ impl Pattern {
         let pattern = |host| Self {
             secure: true,
             host,
-            port: HTTPS_PORT,
+            port: origin::default_port(true),
         };
         // Requests go to subdomains as a rule: held against first.
         [pattern(below), pattern(Host::Exact(domain.into()))]
@@ -54,11 +54,12 @@ impl Pattern {
         let Some((scheme, rest)) = given.split_once("://") else {
             return Err(text.wrong("the scheme is missing; expected https://host or http://host"));
         };
-        let (secure, default_port) = match scheme.to_ascii_lowercase().as_str() {
-            "https" => (true, HTTPS_PORT),
-            "http" => (false, HTTP_PORT),
+        let secure = match scheme.to_ascii_lowercase().as_str() {
+            "https" => true,
+            "http" => false,
             _ => return Err(text.wrong_at(scheme, "the scheme must be https or http")),
         };
+        let default_port = origin::default_port(secure);
         if let Some(at) = rest.find(['/', '?', '#', '@', '\\', '%']) {
             let (_, tail) = rest.split_at(at);
             return Err(text.wrong_at(
