@@ -114,15 +114,18 @@ impl Policy {
         let stamp = supply.warm(memo)?;
         // Looking first whether there is a header would cost as much as putting it there.
         let headers = request.headers_mut();
-        let previous = headers.try_insert(AUTHORIZATION, stamp.header());
-        if matches!(previous, Ok(None)) || self.replace_authorization && previous.is_ok() {
-            if let Some(project) = &self.quota_project {
-                project.put(headers);
+        match headers.try_insert(AUTHORIZATION, stamp.header()) {
+            Ok(None) => {}
+            Ok(Some(_)) if self.replace_authorization => {}
+            previous => {
+                put_back(headers, previous);
+                return None;
             }
-            return Some(Watch::new(stamp, asker, &supply.fetcher().meters));
         }
-        put_back(headers, previous);
-        None
+        if let Some(project) = &self.quota_project {
+            project.put(headers);
+        }
+        Some(Watch::new(stamp, asker, &supply.fetcher().meters))
     }
 
     /// Whatever [`stamp`](Self::stamp) did not settle.
