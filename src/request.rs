@@ -84,7 +84,7 @@ pub(crate) fn target_of(uri: &Uri) -> Target<'_> {
     };
     Target {
         scheme,
-        authority: uri.authority().map(uri::Authority::as_str),
+        authority: uri.authority().map_or("", uri::Authority::as_str),
     }
 }
 
@@ -108,7 +108,7 @@ mod reqwest_types {
             };
             Target {
                 scheme,
-                authority: url.has_authority().then(|| url.authority()),
+                authority: url.authority(),
             }
         }
 

@@ -162,7 +162,7 @@ impl Destinations {
     pub(crate) fn admit(&self, target: &Target<'_>) -> Option<Asker> {
         match &self.allowed {
             Allowed::Origins(origins) => origins.shortcuts.admit(target),
-            Allowed::Inner => Some(origin::asker(target.authority.unwrap_or_default())),
+            Allowed::Inner => Some(origin::asker(target.authority)),
         }
     }
 
@@ -207,11 +207,8 @@ pub(crate) fn audience_of(target: &Target<'_>) -> Result<String, AuthError> {
 #[cold]
 fn refusal(patterns: &[Pattern], target: &Target<'_>, fault: Option<Fault>) -> AuthError {
     const NAMED: usize = 4;
-    let place = match target
-        .authority
-        .map(|authority| authority.rsplit('@').next())
-    {
-        Some(Some(host)) => format!("{}://{}", target.scheme, host.escape_default()),
+    let place = match target.authority.rsplit('@').next() {
+        Some(host) if !host.is_empty() => format!("{}://{}", target.scheme, host.escape_default()),
         _ => "a URI without a host".to_owned(),
     };
     if let Some(fault) = fault {

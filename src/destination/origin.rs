@@ -13,8 +13,8 @@ use crate::token::lease::Asker;
 #[derive(Debug)]
 pub struct Target<'a> {
     pub(crate) scheme: Scheme,
-    /// `[userinfo@]host[:port]`
-    pub(crate) authority: Option<&'a str>,
+    /// `[userinfo@]host[:port]`, empty where there is none.
+    pub(crate) authority: &'a str,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -62,9 +62,10 @@ pub(super) fn scheme(secure: bool) -> &'static str {
 impl<'a> Origin<'a> {
     #[inline]
     pub(super) fn of(target: &Target<'a>) -> Result<Self, Fault> {
-        let Some(authority) = target.authority.filter(|authority| !authority.is_empty()) else {
+        let authority = target.authority;
+        if authority.is_empty() {
             return Err(Fault::NoHost);
-        };
+        }
         let secure = match target.scheme {
             Scheme::Https => true,
             Scheme::Http => false,

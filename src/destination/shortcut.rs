@@ -91,7 +91,7 @@ impl Shortcuts {
     /// May a request to `target` carry the token? `None` says that the shortcut does not know.
     #[inline]
     pub(super) fn admit(&self, target: &Target<'_>) -> Option<Asker> {
-        let authority = target.authority?;
+        let authority = target.authority;
         if let Some(familiar) = self.familiar.get()
             && familiar.scheme == target.scheme
             && *familiar.authority == *authority
