@@ -4,7 +4,7 @@
 //! headers. Every case has a baseline that differs in nothing but the layer. Times are medians over
 //! interleaved rounds; they drift between runs and machines, so compare only what stands in one
 //! table. With `-- --instructions NAME N` it runs one case N times, for `valgrind --tool=callgrind`:
-//! see `.ci/instructions`. `-- --list` prints every case and its baseline.
+//! see `.ci/instructions`. `-- --list` prints every case and its baseline, `-- --keys` what many keys cost.
 
 #![allow(
     clippy::expect_used,
@@ -46,8 +46,8 @@ struct Case {
 }
 
 trait Subject {
-    /// Nanoseconds per request, building the requests not included.
-    fn batch(&mut self) -> f64;
+    /// Nanoseconds per request of so many, building the requests not included.
+    fn batch(&mut self, size: usize) -> f64;
     /// So many requests, and nothing else that depends on how many.
     fn run(&mut self, count: usize);
 }
@@ -63,13 +63,13 @@ where
     S: Service<R>,
     F: FnMut() -> R,
 {
-    fn batch(&mut self) -> f64 {
-        let requests: Vec<_> = (0..BATCH).map(|_| (self.next)()).collect();
+    fn batch(&mut self, size: usize) -> f64 {
+        let requests: Vec<_> = (0..size).map(|_| (self.next)()).collect();
         let begun = Instant::now();
         for request in requests {
             self.send(request);
         }
-        begun.elapsed().as_secs_f64() * 1e9 / BATCH as f64
+        begun.elapsed().as_secs_f64() * 1e9 / size as f64
     }
 
     fn run(&mut self, count: usize) {
@@ -216,6 +216,8 @@ const BARE_WITH_HEADER: &str = "bare; the caller brings Authorization";
 const BARE_WITH_EXTENSION: &str = "bare; an extension of another type";
 const BARE_WITH_SCOPES: &str = "bare; scopes in the extensions";
 const BARE_WITH_256: &str = "bare; 256 scopes in turn";
+const ONE_KEY: &str = "scopes per request, 1 key";
+const ALL_KEYS: &str = "scopes per request, 256 keys in turn";
 const BARE_REQWEST: &str = "bare; reqwest::Request";
 
 #[rustfmt::skip]
@@ -259,11 +261,11 @@ const CASES: &[Case] = &[
         on(layer().layer(Sink), extended)
     } },
     Case { name: BARE_WITH_SCOPES, over: BARE_WITH_SCOPES, build: || on(Sink, scoped(1)) },
-    Case { name: "scopes per request, 1 key", over: BARE_WITH_SCOPES, build: || {
+    Case { name: ONE_KEY, over: BARE_WITH_SCOPES, build: || {
         on(layer_with(1).layer(Sink), scoped(1))
     } },
     Case { name: BARE_WITH_256, over: BARE_WITH_256, build: || on(Sink, scoped(KEYS)) },
-    Case { name: "scopes per request, 256 keys in turn", over: BARE_WITH_256, build: || {
+    Case { name: ALL_KEYS, over: BARE_WITH_256, build: || {
         on(layer_with(KEYS).layer(Sink), scoped(KEYS))
     } },
     Case { name: "Audience::per_origin", over: BARE, build: || {
@@ -280,7 +282,7 @@ fn table() {
     let mut times = vec![Vec::with_capacity(ROUNDS); CASES.len()];
     for _ in 0..ROUNDS {
         for (subject, times) in subjects.iter_mut().zip(&mut times) {
-            times.push(subject.batch());
+            times.push(subject.batch(BATCH));
         }
     }
     let place = |name| {
@@ -303,14 +305,39 @@ fn table() {
         ]);
     }
     table.finish();
-    let (one, many) = (
-        &times[place("scopes per request, 1 key")],
-        &times[place("scopes per request, 256 keys in turn")],
-    );
-    let ratio = paired(many, one, |many, one| many / one);
+    keys();
+}
+
+/// How 256 keys compare with one when there is nothing else to do: in the table above, the other cases
+/// and five hundred requests push a key's lines out of the caches before it is used again.
+fn keys() {
+    /// A request and its headers take a kilobyte or two; the second-level cache is to have room for the
+    /// keys beside them.
+    const FEW: usize = 32;
+    const TURNS: usize = 4 * KEYS / FEW;
+
+    let build = |name| {
+        let case = CASES.iter().find(|case| case.name == name);
+        (case.expect("a case").build)()
+    };
+    let mut subjects = [ONE_KEY, ALL_KEYS].map(build);
+    let mut times = [const { Vec::new() }; 2];
+    for _ in 0..ROUNDS {
+        for (subject, times) in subjects.iter_mut().zip(&mut times) {
+            let turns = (0..TURNS).map(|_| subject.batch(FEW));
+            times.push(turns.sum::<f64>() / TURNS as f64);
+        }
+    }
+    let [one, many] = times;
+    let ratio = paired(&many, &one, |many, one| many / one);
     println!(
-        "\n256 keys in turn take {:.2} times as long per request as one key ({:.2} to {:.2})",
-        ratio.median, ratio.low, ratio.high
+        "\n{KEYS} keys in turn take {:.2} times as long per request as one key ({:.2} to {:.2}), alone on \
+         the core: {:.0} ns and {:.0} ns",
+        ratio.median,
+        ratio.low,
+        ratio.high,
+        middle(many).median,
+        middle(one).median,
     );
 }
 
@@ -337,6 +364,7 @@ fn main() -> ExitCode {
                 println!("{}\t{}", case.name, case.over);
             }
         }
+        [flag] if flag == "--keys" => keys(),
         _ => table(),
     }
     ExitCode::SUCCESS
