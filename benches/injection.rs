@@ -17,6 +17,7 @@ mod support;
 
 use std::{
     process::ExitCode,
+    sync::LazyLock,
     task::{Context, Poll},
     time::Instant,
 };
@@ -122,14 +123,16 @@ fn extended() -> Request<()> {
     request
 }
 
-/// Requests that choose their scopes: these in turn.
+/// Each made once, as a program does that has them in its state: a request gets a clone.
+static CHOICES: LazyLock<[Scopes; KEYS]> = LazyLock::new(|| std::array::from_fn(scopes));
+
+/// Requests that choose their scopes: the first so many in turn.
 fn scoped(choices: usize) -> impl FnMut() -> Request<()> {
-    let choices: Vec<Scopes> = (0..choices).map(scopes).collect();
-    let mut turn = choices.into_iter().cycle();
+    let mut turn = CHOICES[..choices].iter().cycle();
     move || {
         let mut request = get();
         let scopes = turn.next().expect("it goes round");
-        request.extensions_mut().insert(scopes);
+        request.extensions_mut().insert(scopes.clone());
         request
     }
 }
@@ -191,7 +194,12 @@ fn layer() -> ScopedAuthLayer {
 /// Its cache holds a token for each of so many scopes as well.
 fn layer_with(keys: usize) -> ScopedAuthLayer {
     let mut requests = vec![TokenRequest::access_token(Scopes::default())];
-    requests.extend((0..keys).map(|number| TokenRequest::access_token(scopes(number))));
+    requests.extend(
+        CHOICES[..keys]
+            .iter()
+            .cloned()
+            .map(TokenRequest::access_token),
+    );
     ScopedAuthLayer::from_cache(warm_cache(&requests))
 }
 

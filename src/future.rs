@@ -9,6 +9,7 @@ use std::{
     fmt,
     future::Future,
     pin::Pin,
+    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -191,7 +192,7 @@ where
                 let lease = ready!(acquire.as_mut().poll(cx));
                 let meters = acquire.meters();
                 lease.and_then(|lease| {
-                    let stamp = lease.stamp().cloned().ok_or_else(AuthError::gone)?;
+                    let stamp = Arc::clone(lease.stamp());
                     let (mut ready_inner, mut request) =
                         parts.take().ok_or_else(AuthError::gone)?;
                     let watch = Watch::put(request.headers_mut(), stamp, *asker, meters)?;

@@ -79,15 +79,15 @@ impl Current {
         let epoch = self.epoch.load(Ordering::Acquire);
         let lease = self.lease.load();
         let unquestioned = (*lease).as_ref().filter(|lease| lease.is_unquestioned(now));
-        *memo = match unquestioned.and_then(|lease| Some((lease, lease.stamp()?))) {
-            Some((lease, stamp)) => Memo {
+        *memo = match unquestioned {
+            Some(lease) => Memo {
                 epoch: if epoch.is_multiple_of(2) {
                     epoch
                 } else {
                     NEVER
                 },
                 fresh_until: lease.edges().fresh_until,
-                stamp: Some(Arc::clone(stamp)),
+                stamp: Some(Arc::clone(lease.stamp())),
             },
             None => Memo::default(),
         };

@@ -19,12 +19,16 @@ use http::HeaderValue;
 use super::{clock::Moment, schedule::Edges, value::Token};
 
 /// One token, for as long as it is the one in service.
+///
+/// What a request reads stands first: see [`Supply`](super::supply::Supply).
+#[repr(C)]
 pub(crate) struct Lease {
+    edges: Edges,
+    rejection: Arc<Rejection>,
+    /// By the thread's number. Fewer copies than places stand there several times.
+    stamps: [Arc<Stamp>; MOST_STAMPS],
     token: Token,
     generation: u64,
-    edges: Edges,
-    stamps: Stamps,
-    rejection: Arc<Rejection>,
 }
 
 /// What a request carries away: a header value, and a way to report a 401.
@@ -41,7 +45,8 @@ pub(crate) struct Stamp {
 #[derive(Default)]
 struct Rejection(AtomicU64);
 
-type Stamps = Arc<[Arc<Stamp>]>;
+/// Copies per token at most: from eight cores on, threads may share one.
+const MOST_STAMPS: usize = 16;
 
 /// Who asks, as far as a rejection cares: a hash of the request's origin.
 pub(crate) type Asker = NonZeroU64;
@@ -57,33 +62,35 @@ impl Lease {
                 rejection: Arc::clone(&rejection),
             }))
         };
-        let stamps = (0..stripes()).map(stamp).collect::<Option<Stamps>>()?;
+        let copies = (0..stripes()).map(stamp).collect::<Option<Vec<_>>>()?;
+        let in_turn: Vec<_> = copies.iter().cycle().take(MOST_STAMPS).cloned().collect();
         Some(Self {
+            edges,
+            rejection,
+            stamps: in_turn.try_into().ok()?,
             token,
             generation,
-            edges,
-            stamps,
-            rejection,
         })
     }
 
     /// The same token with other edges: header values, generation and rejection stay.
     pub(crate) fn with_edges(&self, edges: Edges) -> Self {
         Self {
+            edges,
+            rejection: Arc::clone(&self.rejection),
+            stamps: self.stamps.clone(),
             token: self.token.clone(),
             generation: self.generation,
-            edges,
-            stamps: Arc::clone(&self.stamps),
-            rejection: Arc::clone(&self.rejection),
         }
     }
 
     /// The stamp this thread uses.
     #[inline]
-    pub(crate) fn stamp(&self) -> Option<&Arc<Stamp>> {
-        // The number of stamps is a power of two.
+    pub(crate) fn stamp(&self) -> &Arc<Stamp> {
+        let [first, ..] = &self.stamps;
         self.stamps
-            .get(thread_number() & self.stamps.len().wrapping_sub(1))
+            .get(thread_number() % MOST_STAMPS)
+            .unwrap_or(first)
     }
 
     pub(crate) fn token(&self) -> &Token {
@@ -141,13 +148,12 @@ impl Stamp {
 
 /// Copies per token: a power of two, about two per core, so that threads rarely share one.
 fn stripes() -> usize {
-    const MOST: usize = 16;
     static STRIPES: AtomicUsize = AtomicUsize::new(0);
 
     match STRIPES.load(Ordering::Relaxed) {
         0 => {
             let cores = thread::available_parallelism().map_or(4, usize::from);
-            let stripes = cores.saturating_mul(2).min(MOST).next_power_of_two();
+            let stripes = cores.saturating_mul(2).min(MOST_STAMPS).next_power_of_two();
             STRIPES.store(stripes, Ordering::Relaxed);
             stripes
         }

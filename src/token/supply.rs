@@ -53,15 +53,18 @@ pub(crate) struct Fetcher {
     pub(crate) meters: Meters,
 }
 
+/// What every request reads stands first, side by side: with many token requests in use, each cache
+/// line of each of them is one to be fetched.
+#[repr(C)]
 pub(crate) struct Supply {
-    request: TokenRequest,
-    slot: Slot,
     fetcher: Arc<Fetcher>,
+    /// When it was asked for last, in monotonic nanoseconds; kept by the cache.
+    pub(crate) used: AtomicI64,
+    slot: Slot,
+    request: TokenRequest,
     meter: TokenMeter,
     /// Told when an attempt has come to its end, for those who keep the token fresh.
     landed: Arc<Notify>,
-    /// When it was asked for last, in monotonic nanoseconds; kept by the cache.
-    pub(crate) used: AtomicI64,
 }
 
 impl Supply {

@@ -75,6 +75,7 @@ pub(crate) struct Limits {
     pub(crate) max_wait: Duration,
 }
 
+#[repr(C)]
 pub(crate) struct Slot {
     current: Current,
     /// Until then (monotonic nanoseconds) a request with a live token need not take the lock: there
@@ -123,7 +124,7 @@ impl Slot {
             Need::Nothing | Need::Refresh => {}
             Need::Better | Need::Token => return None,
         }
-        let stamp = Arc::clone(held.stamp()?);
+        let stamp = Arc::clone(held.stamp());
         if !can_launch || now.mono < self.quiet_until.load(Ordering::Relaxed) {
             return Some((stamp, None));
         }
