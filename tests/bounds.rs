@@ -20,7 +20,7 @@ use std::{
     time::Duration,
 };
 
-use futures_util::future::join_all;
+use futures_util::future::{FutureExt, join_all};
 use support::{Answer, BUCKET, FakeMds, Reply, Script, get};
 use tokio::{
     runtime::Handle,
@@ -342,12 +342,92 @@ fn s168_many_keys_that_expire_at_once_are_refreshed_in_turn() {
         sleep(Duration::from_secs(3600)).await;
         all().await;
         assert!(source.peak() <= 16, "{}", source.peak());
-        let times = source.times();
-        let storm = times
-            .windows(201)
-            .any(|w| w[200] - w[0] < Duration::from_secs(1));
-        assert!(!storm, "more than 200 token requests within a second");
+        assert_no_storm(&source.times());
     });
+}
+
+/// A server for which 16 at once are thousands a second, and a cache that asks it for many tokens.
+fn eager(keys: usize, lead: Duration) -> (Script, TokenCache, Vec<TokenRequest>) {
+    let source = Script::new(|call| {
+        let answer = Answer::token(format!("tok-{}", call.number), LIFE.as_secs());
+        answer.after(Duration::from_millis(1))
+    });
+    let cache = TokenCache::builder(source.clone())
+        .clock(TestClock::new())
+        .refresh_lead(lead)
+        .max_tokens(keys)
+        .build()
+        .unwrap();
+    (source, cache, (0..keys).map(scopes).collect())
+}
+
+const LIFE: Duration = Duration::from_secs(3599);
+
+fn assert_no_storm(times: &[Duration]) {
+    let storm = times
+        .windows(201)
+        .any(|w| w[200] - w[0] < Duration::from_secs(1));
+    assert!(!storm, "more than 200 token requests within a second");
+}
+
+/// Keys in use whose tokens come due together. Draws spread them over a seventh of the lead.
+async fn refreshed_at_a_pace(keys: usize, lead: Duration) {
+    /// So many ticks, and each key was asked for once.
+    const TICKS: usize = 40;
+
+    let (source, cache, requests) = eager(keys, lead);
+    // Of the first, each waits: that is as fast as the server is.
+    join_all(requests.iter().map(|request| cache.token(request))).await;
+    assert_eq!(source.calls(), keys);
+    sleep(LIFE.saturating_sub(lead)).await;
+    let begun = Instant::now();
+    'window: loop {
+        for tick in 0..TICKS {
+            for request in requests.iter().skip(tick).step_by(TICKS) {
+                let waits = cache.token(request).now_or_never().is_none();
+                assert!(!waits, "a request waits though its token is good");
+            }
+            sleep(Duration::from_millis(50)).await;
+            if source.calls() == 2 * keys {
+                break 'window;
+            }
+        }
+        assert!(begun.elapsed() < lead, "some are left");
+    }
+    assert_no_storm(&source.times()[keys..]);
+}
+
+#[test]
+fn s168_many_keys_in_use_are_refreshed_at_a_pace() {
+    let _alone = alone();
+    paused(refreshed_at_a_pace(2_500, Duration::from_secs(70)));
+}
+
+#[test]
+fn s168_many_keys_that_are_kept_fresh_are_refreshed_at_a_pace() {
+    const KEYS: usize = 1_000;
+    const LEAD: Duration = Duration::from_secs(30);
+
+    let _alone = alone();
+    paused(async {
+        let (source, cache, requests) = eager(KEYS, LEAD);
+        for request in &requests {
+            tokio::spawn(cache.keep_fresh(request));
+        }
+        sleep(LIFE.saturating_sub(LEAD)).await;
+        assert_eq!(source.calls(), KEYS);
+        // Ten seconds before the end requests would wait.
+        sleep(LEAD - Duration::from_secs(10)).await;
+        assert_eq!(source.calls(), 2 * KEYS);
+        assert_no_storm(&source.times()[KEYS..]);
+    });
+}
+
+#[test]
+#[ignore = "the full size of s168"]
+fn s168_ten_thousand_keys_in_use_are_refreshed_at_a_pace() {
+    let _alone = alone();
+    paused(refreshed_at_a_pace(10_000, Duration::from_secs(225)));
 }
 
 #[test]

@@ -41,7 +41,8 @@ use crate::error::AuthError;
 /// At most [`max_tokens`](TokenCacheBuilder::max_tokens) requests are remembered (256 by default).
 /// When one more comes, the one idle for longest goes; those in use at that moment (by a layer, or
 /// by a request that waits) stay, even if they are more. What has been idle for two hours goes when
-/// the next new request comes. At most 16 fetches run at once, at most one for each request.
+/// the next new request comes. At most 16 fetches run at once, at most one for each request. Refreshes
+/// of tokens that are still good keep to 200 a second; a fetch that somebody waits for is not held up.
 #[derive(Clone)]
 pub struct TokenCache {
     inner: Arc<Inner>,

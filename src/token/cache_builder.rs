@@ -5,8 +5,8 @@ use std::{fmt, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 use tokio::sync::Semaphore;
 
 use super::{
-    cache::TokenCache, clock::Clock, events::Limiter, meters::Meters, schedule::LEAD, slot::Limits,
-    source::TokenSource, supply::Fetcher,
+    cache::TokenCache, clock::Clock, events::Limiter, meters::Meters, rate::Rate, schedule::LEAD,
+    slot::Limits, source::TokenSource, supply::Fetcher,
 };
 use crate::config_error::ConfigError;
 
@@ -126,6 +126,7 @@ impl<S: TokenSource> TokenCacheBuilder<S> {
             clock: self.clock,
             limits,
             permits: AssertUnwindSafe(Arc::new(Semaphore::new(MAX_CONCURRENT_FETCHES))),
+            refreshes: Rate::new(),
             log: Limiter::new(),
             meters: Meters::new(source_name),
         };

@@ -21,6 +21,7 @@
 //! | --- | --- | --- |
 //! | [`value`], [`request`] | what a token is, what can be asked for | time, sources, HTTP |
 //! | [`clock`], [`schedule`] | readings, edges, waits: pure | tokens in service, tasks |
+//! | [`rate`] | when refreshes began, over all slots | whose they were |
 //! | [`lease`] | a token in service, its header values, its rejection | slots, fetches |
 //! | [`current`] | the lease in service, and whether it has changed | why it changes |
 //! | [`slot`], [`waiters`] | the state machine: who may fetch, who waits | clocks, runtimes, sources |
@@ -41,6 +42,7 @@ mod from_service;
 mod keep_fresh;
 pub(crate) mod lease;
 pub(crate) mod meters;
+mod rate;
 pub(crate) mod request;
 mod schedule;
 mod slot;

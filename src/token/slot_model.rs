@@ -24,7 +24,7 @@ use super::{
     current::{Current, Memo},
     lease::Lease,
     schedule::Edges,
-    slot::{Ask, Launch, Limits, Slot, Step},
+    slot::{Allowance, Ask, Launch, Limits, Slot, Step},
     value::Token,
 };
 use crate::error::{AuthError, Kind};
@@ -88,7 +88,9 @@ impl World {
         let mut ask = Ask::new(None, false);
         let mut now = NOW;
         loop {
-            let (step, launch) = self.slot.look(&mut ask, now, &waker, true, false);
+            let (step, launch) = self
+                .slot
+                .look(&mut ask, now, &waker, Allowance::Anything, false);
             if let Some(launch) = launch {
                 self.fly(launch, end);
             }
@@ -188,7 +190,10 @@ fn who_leaves_takes_no_wake_up_along() {
             let world = Arc::clone(&world);
             thread::spawn(move || {
                 let mut ask = Ask::new(None, false);
-                let (_, launch) = world.slot.look(&mut ask, NOW, Waker::noop(), true, false);
+                let (_, launch) =
+                    world
+                        .slot
+                        .look(&mut ask, NOW, Waker::noop(), Allowance::Anything, false);
                 world.slot.leave(&mut ask);
                 if let Some(launch) = launch {
                     world.fly(launch, |_| End::Token);
@@ -276,7 +281,9 @@ impl World {
         let waker = Waker::from(Arc::clone(&bell));
         let mut ask = Ask::new(None, false);
         loop {
-            let (step, launch) = self.slot.look(&mut ask, NOW, &waker, true, false);
+            let (step, launch) = self
+                .slot
+                .look(&mut ask, NOW, &waker, Allowance::Anything, false);
             if let Some(launch) = launch {
                 self.fly(launch, end);
             }

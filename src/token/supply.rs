@@ -29,8 +29,9 @@ use super::{
     events,
     lease::{Asker, Stamp},
     meters::{Meters, TokenMeter},
+    rate::{COME_BACK, Rate},
     request::TokenRequest,
-    slot::{Ask, Launch, Limits, Slot, Step},
+    slot::{Allowance, Ask, Launch, Limits, Slot, Step},
     source::DynSource,
     status::TokenStatus,
     value::Token,
@@ -49,6 +50,8 @@ pub(crate) struct Fetcher {
     /// Nobody panics between taking a permit and giving it back. Tokio says so of its semaphore only
     /// when built without `parking_lot`.
     pub(crate) permits: AssertUnwindSafe<Arc<Semaphore>>,
+    /// Refreshes ahead of time, over all slots.
+    pub(crate) refreshes: Rate,
     pub(crate) log: events::Limiter,
     pub(crate) meters: Meters,
 }
@@ -151,7 +154,8 @@ impl Supply {
     #[cold]
     fn stale(self: &Arc<Self>, now: Moment, asker: Option<Asker>) -> Option<Arc<Stamp>> {
         let runtime = Handle::try_current();
-        let (stamp, launch) = self.slot.stale(now, asker, runtime.is_ok())?;
+        let allowance = self.fetcher.allowance(runtime.is_ok(), now);
+        let (stamp, launch) = self.slot.stale(now, asker, allowance)?;
         if let (Some(launch), Ok(runtime)) = (launch, runtime) {
             self.launch(launch, &runtime);
         }
@@ -167,7 +171,8 @@ impl Supply {
         timed_out: bool,
     ) -> Step {
         let runtime = Handle::try_current();
-        let (step, launch) = self.slot.look(ask, now, waker, runtime.is_ok(), timed_out);
+        let allowance = self.fetcher.allowance(runtime.is_ok(), now);
+        let (step, launch) = self.slot.look(ask, now, waker, allowance, timed_out);
         if let (Some(launch), Ok(runtime)) = (launch, runtime) {
             self.launch(launch, &runtime);
         }
@@ -178,16 +183,25 @@ impl Supply {
     pub(crate) fn tend(self: &Arc<Self>, runtime: &Handle) -> Duration {
         let now = self.now();
         self.report_left(now);
-        if let Some(launch) = self.slot.tend(now, true) {
+        let allowance = self.fetcher.allowance(true, now);
+        if let Some(launch) = self.slot.tend(now, allowance) {
             self.launch(launch, runtime);
         }
         let pause = self.slot.next_due(now).saturating_sub(now.mono);
-        Duration::from_nanos(pause.max(0).unsigned_abs())
+        let pause = Duration::from_nanos(pause.max(0).unsigned_abs());
+        match allowance {
+            // Due, and not begun.
+            Allowance::Needed if pause.is_zero() => COME_BACK,
+            _ => pause,
+        }
     }
 
     fn launch(self: &Arc<Self>, launch: Launch, runtime: &Handle) {
         if let Some(superseded) = launch.supersedes {
             superseded.abort();
+        }
+        if !launch.dry {
+            self.fetcher.refreshes.begun(self.now().mono);
         }
         let flight = Flight {
             id: launch.id,
@@ -253,6 +267,14 @@ impl Drop for Flight {
 }
 
 impl Fetcher {
+    fn allowance(&self, has_runtime: bool, now: Moment) -> Allowance {
+        match (has_runtime, self.refreshes.has_room(now.mono)) {
+            (false, _) => Allowance::Nothing,
+            (true, false) => Allowance::Needed,
+            (true, true) => Allowance::Anything,
+        }
+    }
+
     async fn attempt(&self, request: TokenRequest) -> Result<Token, AuthError> {
         attempt(&**self.source, request, self.limits.attempt, |panic| {
             events::panicked(self, &self.clock, panic_message(panic));

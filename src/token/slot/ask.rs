@@ -4,7 +4,7 @@ use std::{sync::Arc, task::Waker, time::Duration};
 
 use super::{
     Slot,
-    drive::{Drive, Launch, NEAR},
+    drive::{Allowance, Drive, Launch, NEAR},
     state::State,
 };
 use crate::{
@@ -96,14 +96,14 @@ impl Slot {
         ask: &mut Ask,
         now: Moment,
         waker: &Waker,
-        can_launch: bool,
+        allowance: Allowance,
         timed_out: bool,
     ) -> (Step, Option<Launch>) {
         let mut replaced = None;
         let (step, launch) = {
             let mut state = self.lock();
             let lease = self.current.load_full();
-            let (step, launch) = self.decide(&mut state, ask, lease, now, can_launch, timed_out);
+            let (step, launch) = self.decide(&mut state, ask, lease, now, allowance, timed_out);
             match step {
                 Step::Wait { .. } => match state.waiters.register(&mut ask.ticket, waker) {
                     Ok(old) => {
@@ -136,7 +136,7 @@ impl Slot {
         ask: &mut Ask,
         lease: Option<Arc<Lease>>,
         now: Moment,
-        can_launch: bool,
+        allowance: Allowance,
         timed_out: bool,
     ) -> (Step, Option<Launch>) {
         let arrival = *ask.arrival.get_or_insert(Arrival {
@@ -145,10 +145,12 @@ impl Slot {
             patient: state.failed_dry == 0,
         });
         let judged = state.verdicts != arrival.verdicts;
+        let can_launch = allowance.covers_need();
         match (ask.need(lease.as_deref(), now), lease) {
             (Need::Nothing, Some(lease)) => (Step::Use(lease), None),
             (Need::Refresh, Some(lease)) => {
-                let launch = self.drive(state, Some(&lease), now, can_launch).begun();
+                let may_refresh = allowance.covers_refresh();
+                let launch = self.drive(state, Some(&lease), now, may_refresh).begun();
                 (Step::Use(lease), launch)
             }
             (Need::Better, Some(lease)) => {

@@ -21,11 +21,35 @@ pub(super) const TAKEOVER_GRACE: Duration = Duration::from_secs(1);
 /// After a failure, a request waits for the next attempt only if it starts within this.
 pub(super) const NEAR: Duration = Duration::from_secs(1);
 
+/// What whoever looks may begin.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Allowance {
+    /// There is no runtime to fetch on.
+    Nothing,
+    /// What is needed now; of refreshes ahead of time, enough have begun.
+    Needed,
+    Anything,
+}
+
+impl Allowance {
+    /// To fetch what somebody has to wait for.
+    pub(super) fn covers_need(self) -> bool {
+        self != Self::Nothing
+    }
+
+    /// To refresh a token that is still good.
+    pub(super) fn covers_refresh(self) -> bool {
+        self == Self::Anything
+    }
+}
+
 /// Permission, and duty, to start exactly one fetch.
 #[derive(Debug)]
 #[must_use = "a flight that is never launched blocks its slot until it is taken over"]
 pub(crate) struct Launch {
     pub(crate) id: u64,
+    /// There was no live token when it began.
+    pub(crate) dry: bool,
     /// The task of the flight this one takes over from; to be aborted outside the lock.
     pub(crate) supersedes: Option<AbortHandle>,
 }
@@ -84,6 +108,7 @@ impl Slot {
         self.note_quiet(state, lease);
         Drive::Begun(Launch {
             id,
+            dry,
             supersedes: superseded.and_then(|flight| flight.abort),
         })
     }

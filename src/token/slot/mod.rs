@@ -53,7 +53,7 @@ use tokio::task::AbortHandle;
 use self::{ask::Need, state::State};
 pub(crate) use self::{
     ask::{Ask, Step},
-    drive::Launch,
+    drive::{Allowance, Launch},
     landing::{Outcome, Verdict},
     state::Glance,
 };
@@ -116,7 +116,7 @@ impl Slot {
         &self,
         now: Moment,
         asker: Option<Asker>,
-        can_launch: bool,
+        allowance: Allowance,
     ) -> Option<(Arc<Stamp>, Option<Launch>)> {
         let lease = self.current.load();
         let held = lease.as_ref()?;
@@ -125,22 +125,24 @@ impl Slot {
             Need::Better | Need::Token => return None,
         }
         let stamp = Arc::clone(held.stamp());
-        if !can_launch || now.mono < self.quiet_until.load(Ordering::Relaxed) {
+        let is_quiet = now.mono < self.quiet_until.load(Ordering::Relaxed);
+        if is_quiet || !allowance.covers_refresh() {
             return Some((stamp, None));
         }
-        Some((stamp, self.tend(now, true)))
+        Some((stamp, self.tend(now, allowance)))
     }
 
     /// Begins a refresh if one is due and nobody else flies: for those who do not wait for it.
-    pub(crate) fn tend(&self, now: Moment, can_launch: bool) -> Option<Launch> {
+    pub(crate) fn tend(&self, now: Moment, allowance: Allowance) -> Option<Launch> {
         let mut state = self.lock();
         let lease = self.current.load();
-        match Ask::new(None, false).need(lease.as_deref(), now) {
-            Need::Nothing => None,
-            Need::Refresh | Need::Better | Need::Token => self
-                .drive(&mut state, lease.as_deref(), now, can_launch)
-                .begun(),
-        }
+        let can_launch = match Ask::new(None, false).need(lease.as_deref(), now) {
+            Need::Nothing => return None,
+            Need::Refresh => allowance.covers_refresh(),
+            Need::Better | Need::Token => allowance.covers_need(),
+        };
+        self.drive(&mut state, lease.as_deref(), now, can_launch)
+            .begun()
     }
 
     /// Takes `token` out of service if it is still the one in service.
