@@ -111,6 +111,7 @@ pub mod sources;
 #[cfg(feature = "test-util")]
 pub mod test_util;
 mod token;
+mod watch;
 
 pub use config_error::ConfigError;
 pub use destination::Destinations;

@@ -18,11 +18,11 @@ use crate::{
     token::{
         cache::TokenCache,
         current::Memo,
-        lease::{Asker, Stamp},
-        meters::{Meters, Rejections},
+        lease::Asker,
         request::{Audience, Scopes, TokenRequest},
         supply::Supply,
     },
+    watch::Watch,
 };
 
 pub(crate) struct Policy {
@@ -65,13 +65,6 @@ pub(crate) struct Wait {
     pub(crate) asker: Asker,
     /// It was answered 401 with the token in service.
     pub(crate) refused: bool,
-}
-
-/// The stamp a request carried, to be told of a 401.
-pub(crate) struct Watch {
-    stamp: Arc<Stamp>,
-    asker: Asker,
-    rejections: Rejections,
 }
 
 /// In a request's extensions: a request with the same content was answered 401 with the token that
@@ -192,44 +185,6 @@ impl Policy {
                 Ok(Wanted::Other(TokenRequest::id_token(audience)))
             }
         }
-    }
-}
-
-impl Watch {
-    /// A request goes out with `stamp` on it.
-    #[inline]
-    fn new(stamp: Arc<Stamp>, asker: Asker, meters: &Meters) -> Self {
-        meters.stamped();
-        let rejections = meters.rejections();
-        Self {
-            stamp,
-            asker,
-            rejections,
-        }
-    }
-
-    /// Exactly one value is there afterwards. An error if the request has no room for a header.
-    pub(crate) fn put(
-        headers: &mut HeaderMap,
-        stamp: Arc<Stamp>,
-        asker: Asker,
-        meters: &Meters,
-    ) -> Result<Self, AuthError> {
-        match headers.try_insert(AUTHORIZATION, stamp.header()) {
-            Ok(_) => Ok(Self::new(stamp, asker, meters)),
-            Err(full) => Err(AuthError::caused(
-                Kind::Request,
-                "the request has more headers than can be sent",
-                full,
-            )),
-        }
-    }
-
-    /// The request was answered 401.
-    #[cold]
-    pub(crate) fn refused(&self) {
-        self.stamp.reject(self.asker);
-        self.rejections.note();
     }
 }
 

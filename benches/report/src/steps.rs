@@ -28,6 +28,10 @@ const STEPS: &[(&str, &str)] = &[
         "which copy of the stamp, and the 401 watch",
     ),
     (
+        "/src/watch.rs",
+        "which copy of the stamp, and the 401 watch",
+    ),
+    (
         "/src/token/current.rs",
         "is it still the token in service, and fresh",
     ),
@@ -41,7 +45,7 @@ const STEPS: &[(&str, &str)] = &[
     ),
     ("/src/policy.rs", "layer, service and future"),
     ("/src/service.rs", "layer, service and future"),
-    ("/src/future.rs", "layer, service and future"),
+    ("/src/future/", "layer, service and future"),
 ];
 
 const OTHER: &str = "the rest: moving the request, the allocator";

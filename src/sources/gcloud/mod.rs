@@ -2,22 +2,25 @@
 //!
 //! | file | its job |
 //! | --- | --- |
+//! | `builder.rs` | the source's settings, each checked |
+//! | `command.rs` | pure: the command line for what is asked |
 //! | `run.rs` | one program, bounded in bytes, killed when nobody waits for it |
 //! | `complaint.rs` | pure: what it wrote to stderr, without what could be a secret |
 
+mod builder;
+mod command;
 mod complaint;
 mod run;
 
-use std::{
-    ffi::{OsStr, OsString},
-    fmt,
-    time::Duration,
-};
+use std::{ffi::OsString, fmt, time::Duration};
 
-use self::run::{Fault, Output};
+pub use self::builder::GcloudCliBuilder;
+use self::{
+    builder::{PROGRAM, TIMEOUT},
+    run::{Fault, Output},
+};
 use super::{jwt, plain};
 use crate::{
-    config_error::ConfigError,
     error::{AuthError, Kind},
     token::{request::TokenRequest, source::TokenSource, value::Token},
 };
@@ -57,28 +60,6 @@ pub struct GcloudCli {
     timeout: Duration,
 }
 
-/// Configures a [`GcloudCli`]; made by [`GcloudCli::builder`].
-#[derive(Clone, Debug, Default)]
-pub struct GcloudCliBuilder {
-    program: Option<OsString>,
-    account: Option<String>,
-    impersonate: Option<String>,
-    ignore_audience: bool,
-    timeout: Option<Duration>,
-}
-
-/// On Windows it is a batch file, which is not found without its ending.
-const PROGRAM: &str = if cfg!(windows) {
-    "gcloud.cmd"
-} else {
-    "gcloud"
-};
-
-/// It starts Python and may sign in over the network: 1 to 5 s on a laptop, more on a busy one.
-const TIMEOUT: Duration = Duration::from_secs(15);
-
-const LONGEST_TIMEOUT: Duration = Duration::from_secs(300);
-
 impl GcloudCli {
     /// How long an access token is used: a minute less than gcloud promises.
     pub const LIFETIME: Duration = Duration::from_secs(240);
@@ -97,115 +78,6 @@ impl GcloudCli {
     /// Another program, another account.
     pub fn builder() -> GcloudCliBuilder {
         GcloudCliBuilder::default()
-    }
-
-    fn arguments(&self, request: &TokenRequest) -> Result<Vec<String>, AuthError> {
-        let mut arguments = vec!["auth".to_owned()];
-        if let Some(scopes) = request.scopes() {
-            arguments.push("print-access-token".to_owned());
-            if !scopes.is_empty() {
-                let scopes: Vec<&str> = scopes.iter().collect();
-                arguments.push(format!("--scopes={}", scopes.join(",")));
-            }
-        } else if let Some(audience) = request.audience().and_then(|audience| audience.as_str()) {
-            arguments.push("print-identity-token".to_owned());
-            if !self.ignore_audience {
-                // gcloud reads a list.
-                if audience.contains(',') {
-                    let reason = "gcloud takes no audience with a comma in it";
-                    return Err(AuthError::new(Kind::Request, reason));
-                }
-                arguments.push(format!("--audiences={audience}"));
-            }
-            if self.impersonate.is_some() {
-                // Receivers such as IAP want the claim; only an impersonated account can have it.
-                arguments.push("--include-email".to_owned());
-            }
-        }
-        if let Some(account) = &self.account {
-            arguments.push(format!("--account={account}"));
-        }
-        if let Some(account) = &self.impersonate {
-            arguments.push(format!("--impersonate-service-account={account}"));
-        }
-        Ok(arguments)
-    }
-
-    /// What was run, for errors.
-    fn command(&self, arguments: &[String]) -> String {
-        let program: String = self.program.to_string_lossy().chars().take(200).collect();
-        let subcommand = arguments.get(..2).unwrap_or_default().join(" ");
-        format!("{program:?} {subcommand}")
-    }
-}
-
-impl GcloudCliBuilder {
-    /// The program to run: a path, or a name to be found on `PATH`.
-    pub fn program(mut self, program: impl AsRef<OsStr>) -> Self {
-        self.program = Some(program.as_ref().to_owned());
-        self
-    }
-
-    /// The account to use (`--account`) instead of the active one.
-    pub fn account(mut self, account: impl Into<String>) -> Self {
-        self.account = Some(account.into());
-        self
-    }
-
-    /// The service account to impersonate (`--impersonate-service-account`).
-    ///
-    /// The account one is logged in with needs `roles/iam.serviceAccountTokenCreator` on it.
-    pub fn impersonate(mut self, account: impl Into<String>) -> Self {
-        self.impersonate = Some(account.into());
-        self
-    }
-
-    /// Asks for ID tokens without the audience, which user accounts cannot choose.
-    ///
-    /// The token's audience is then gcloud's own client ID, whatever was asked for. Cloud Run
-    /// accepts such a token, other receivers do not. For development only: a receiver could show
-    /// the token elsewhere.
-    pub fn ignore_audience(mut self) -> Self {
-        self.ignore_audience = true;
-        self
-    }
-
-    /// The longest one run may take. Default: 15 s; from 1 ms to 5 min.
-    pub fn timeout(mut self, timeout: Duration) -> Self {
-        self.timeout = Some(timeout);
-        self
-    }
-
-    /// Builds the source. Runs nothing.
-    ///
-    /// # Errors
-    ///
-    /// An empty program, an account that is not an e-mail address, a timeout out of range.
-    pub fn build(self) -> Result<GcloudCli, ConfigError> {
-        let program = self.program.unwrap_or_else(|| PROGRAM.into());
-        if program.is_empty() {
-            let reason = "it is empty; leave it out for the one on PATH";
-            return Err(ConfigError::new("gcloud program", "", reason));
-        }
-        for account in [&self.account, &self.impersonate].into_iter().flatten() {
-            check_account(account)?;
-        }
-        let timeout = self.timeout.unwrap_or(TIMEOUT);
-        if !(Duration::from_millis(1)..=LONGEST_TIMEOUT).contains(&timeout) {
-            let reason = "it must be between 1 ms and 5 min";
-            return Err(ConfigError::new(
-                "gcloud timeout",
-                &format!("{timeout:?}"),
-                reason,
-            ));
-        }
-        Ok(GcloudCli {
-            program,
-            account: self.account,
-            impersonate: self.impersonate,
-            ignore_audience: self.ignore_audience,
-            timeout,
-        })
     }
 }
 
@@ -276,25 +148,6 @@ fn refused(output: &Output, command: &str) -> AuthError {
     AuthError::new(Kind::Source, reason)
 }
 
-/// It becomes the value of an option; what an e-mail address can have.
-fn check_account(account: &str) -> Result<(), ConfigError> {
-    const WHAT: &str = "gcloud account";
-    const LONGEST: usize = 320;
-
-    let allowed = |c: char| {
-        c.is_ascii_alphanumeric() || matches!(c, '-' | '_' | '.' | '@' | '+' | ':' | '\'')
-    };
-    if let Some(at) = account.chars().position(|c| !allowed(c)) {
-        let reason = "expected the account's e-mail address";
-        return Err(ConfigError::new(WHAT, account, reason).at(at));
-    }
-    if account.is_empty() || account.len() > LONGEST {
-        let reason = "expected the account's e-mail address, of 1 to 320 characters";
-        return Err(ConfigError::new(WHAT, account, reason));
-    }
-    Ok(())
-}
-
 impl Default for GcloudCli {
     fn default() -> Self {
         Self::new()
@@ -308,51 +161,5 @@ impl fmt::Debug for GcloudCli {
             .field("account", &self.account)
             .field("impersonate", &self.impersonate)
             .finish_non_exhaustive()
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-    use crate::token::request::{Audience, Scopes};
-
-    #[test]
-    fn what_is_run() {
-        let plain = GcloudCli::new();
-        let joined = |source: &GcloudCli, request: &TokenRequest| {
-            source.arguments(request).unwrap().join(" ")
-        };
-        let any = TokenRequest::access_token(Scopes::default());
-        let two = TokenRequest::access_token(Scopes::new(["b", "a"]).unwrap());
-        let id = TokenRequest::id_token(Audience::new("https://a.run.app").unwrap());
-        assert_eq!(joined(&plain, &any), "auth print-access-token");
-        assert_eq!(joined(&plain, &two), "auth print-access-token --scopes=a,b");
-        assert_eq!(
-            joined(&plain, &id),
-            "auth print-identity-token --audiences=https://a.run.app"
-        );
-        let other = GcloudCli::builder().account("me@x.y").impersonate("sa@p");
-        let other = other.build().unwrap();
-        assert_eq!(
-            joined(&other, &id),
-            "auth print-identity-token --audiences=https://a.run.app --include-email \
-             --account=me@x.y --impersonate-service-account=sa@p"
-        );
-        let lax = GcloudCli::builder().ignore_audience().build().unwrap();
-        assert_eq!(joined(&lax, &id), "auth print-identity-token");
-        let list = TokenRequest::id_token(Audience::new("a,b").unwrap());
-        assert!(!plain.arguments(&list).unwrap_err().is_transient());
-    }
-
-    #[test]
-    fn what_cannot_mean_anything_is_an_error_at_build() {
-        let builder = GcloudCli::builder;
-        assert!(builder().program("").build().is_err());
-        assert!(builder().timeout(Duration::ZERO).build().is_err());
-        assert!(builder().timeout(Duration::from_secs(301)).build().is_err());
-        for account in ["", "a b", "a\n", "a,b", "\u{e9}@x", &"a".repeat(321)] {
-            assert!(builder().account(account).build().is_err());
-            assert!(builder().impersonate(account).build().is_err());
-        }
     }
 }

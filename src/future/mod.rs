@@ -1,15 +1,16 @@
 //! `ResponseFuture`: of a request that was sent, that waits for its token, or that was refused.
 //!
-//! Knows how to put a token on a request that waited, and reports a 401 for one that carried ours.
+//! Reports a 401 for a request that carried our token; `unsent.rs` has what comes before it is sent.
 //! What was not sent is boxed: a future that carried the request in one of its variants would be moved
 //! about at that size on the warm path too. And two variants are told apart with one comparison, where
 //! the inner future has a value to spare for the second: dropping three took six instructions.
+
+mod unsent;
 
 use std::{
     fmt,
     future::Future,
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -17,12 +18,13 @@ use http::StatusCode;
 use pin_project_lite::pin_project;
 use tower_service::Service;
 
+use self::unsent::Unsent;
 use crate::{
     error::{AuthError, BoxError},
-    policy::{Wait, Watch},
+    policy::Wait,
     request::{AuthRequest, AuthResponse},
     retry::Rejected,
-    token::{lease::Asker, wait::Acquire},
+    watch::Watch,
 };
 
 pin_project! {
@@ -48,20 +50,6 @@ pin_project! {
     }
 }
 
-pin_project! {
-    #[project = UnsentProj]
-    enum Unsent<S, R> {
-        Waiting {
-            #[pin]
-            acquire: Acquire,
-            asker: Asker,
-            // Taken when the token is there.
-            parts: Option<(S, R)>,
-        },
-        Failed { error: AuthError },
-    }
-}
-
 impl<S, R> ResponseFuture<S, R>
 where
     S: Service<R>,
@@ -75,16 +63,7 @@ where
 
     #[cold]
     pub(crate) fn waiting(wait: Wait, ready_inner: S, request: R) -> Self {
-        let Wait {
-            supply,
-            asker,
-            refused,
-        } = wait;
-        Self::unsent(Unsent::Waiting {
-            acquire: Acquire::new(supply, Some(asker), refused),
-            asker,
-            parts: Some((ready_inner, request)),
-        })
+        Self::unsent(Unsent::waiting(wait, ready_inner, request))
     }
 
     #[cold]
@@ -169,42 +148,6 @@ where
                 state.set(State::Sent { future, watch });
             }
         }
-    }
-}
-
-impl<S, R> Unsent<S, R>
-where
-    S: Service<R>,
-    R: AuthRequest,
-{
-    /// The request as it was sent, or why it was not, however often that is asked.
-    fn poll(
-        mut self: Pin<&mut Self>,
-        cx: &mut Context<'_>,
-    ) -> Poll<Result<(S::Future, Watch), AuthError>> {
-        let sent = match self.as_mut().project() {
-            UnsentProj::Failed { error } => Err(error.clone()),
-            UnsentProj::Waiting {
-                mut acquire,
-                asker,
-                parts,
-            } => {
-                let lease = ready!(acquire.as_mut().poll(cx));
-                let meters = acquire.meters();
-                lease.and_then(|lease| {
-                    let stamp = Arc::clone(lease.stamp());
-                    let (mut ready_inner, mut request) =
-                        parts.take().ok_or_else(AuthError::gone)?;
-                    let watch = Watch::put(request.headers_mut(), stamp, *asker, meters)?;
-                    Ok((ready_inner.call(request), watch))
-                })
-            }
-        };
-        if let Err(error) = &sent {
-            let error = error.clone();
-            self.set(Self::Failed { error });
-        }
-        Poll::Ready(sent)
     }
 }
 

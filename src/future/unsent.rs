@@ -1,0 +1,85 @@
+//! `Unsent`: a request that waits for its token, or that was refused.
+//!
+//! Knows how to put a token on a request that waited, and sends it then.
+
+use std::{
+    pin::Pin,
+    sync::Arc,
+    task::{Context, Poll, ready},
+};
+
+use pin_project_lite::pin_project;
+use tower_service::Service;
+
+use crate::{
+    error::AuthError,
+    policy::Wait,
+    request::AuthRequest,
+    token::{lease::Asker, wait::Acquire},
+    watch::Watch,
+};
+
+pin_project! {
+    #[project = UnsentProj]
+    pub(super) enum Unsent<S, R> {
+        Waiting {
+            #[pin]
+            acquire: Acquire,
+            asker: Asker,
+            // Taken when the token is there.
+            parts: Option<(S, R)>,
+        },
+        Failed { error: AuthError },
+    }
+}
+
+impl<S, R> Unsent<S, R> {
+    pub(super) fn waiting(wait: Wait, ready_inner: S, request: R) -> Self {
+        let Wait {
+            supply,
+            asker,
+            refused,
+        } = wait;
+        Self::Waiting {
+            acquire: Acquire::new(supply, Some(asker), refused),
+            asker,
+            parts: Some((ready_inner, request)),
+        }
+    }
+}
+
+impl<S, R> Unsent<S, R>
+where
+    S: Service<R>,
+    R: AuthRequest,
+{
+    /// The request as it was sent, or why it was not, however often that is asked.
+    pub(super) fn poll(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+    ) -> Poll<Result<(S::Future, Watch), AuthError>> {
+        let sent = match self.as_mut().project() {
+            UnsentProj::Failed { error } => Err(error.clone()),
+            UnsentProj::Waiting {
+                mut acquire,
+                asker,
+                parts,
+            } => {
+                let lease = ready!(acquire.as_mut().poll(cx));
+                let meters = acquire.meters();
+                lease.and_then(|lease| {
+                    let stamp = Arc::clone(lease.stamp());
+                    let (mut ready_inner, mut request) =
+                        parts.take().ok_or_else(AuthError::gone)?;
+                    let watch = Watch::put(request.headers_mut(), stamp, *asker, meters)?;
+                    Ok((ready_inner.call(request), watch))
+                })
+            }
+        };
+        if let Err(error) = &sent {
+            let error = error.clone();
+            self.set(Self::Failed { error });
+        }
+        Poll::Ready(sent)
+    }
+}
