@@ -394,6 +394,13 @@ async fn refreshed_at_a_pace(keys: usize, lead: Duration) {
         }
         assert!(begun.elapsed() < lead, "some are left");
     }
+    // Each once: nobody's turn went to another.
+    sleep(Duration::from_secs(5)).await;
+    for request in &requests {
+        assert!(cache.token(request).now_or_never().is_some());
+    }
+    sleep(Duration::from_secs(1)).await;
+    assert_eq!(source.calls(), 2 * keys);
     assert_no_storm(&source.times()[keys..]);
 }
 

@@ -53,7 +53,7 @@ where
     S: Service<R>,
     R: AuthRequest,
 {
-    /// The request as it was sent, or why it was not, however often that is asked.
+    /// The request as it was sent, or why it was not: the latter as often as it is asked.
     pub(super) fn poll(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,

@@ -42,7 +42,8 @@ use crate::error::AuthError;
 /// When one more comes, the one idle for longest goes; those in use at that moment (by a layer, or
 /// by a request that waits) stay, even if they are more. What has been idle for two hours goes when
 /// the next new request comes. At most 16 fetches run at once, at most one for each request. Refreshes
-/// of tokens that are still good keep to 200 a second; a fetch that somebody waits for is not held up.
+/// of tokens that are still good keep to 200 a second or so; a fetch that somebody waits for is not held
+/// up by them.
 #[derive(Clone)]
 pub struct TokenCache {
     inner: Arc<Inner>,

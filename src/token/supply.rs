@@ -190,8 +190,8 @@ impl Supply {
         let pause = self.slot.next_due(now).saturating_sub(now.mono);
         let pause = Duration::from_nanos(pause.max(0).unsigned_abs());
         match allowance {
-            // Due, and not begun.
-            Allowance::Needed if pause.is_zero() => COME_BACK,
+            // Due, and not begun. Not all at the same moment: those that find no room would be as many again.
+            Allowance::Needed if pause.is_zero() => COME_BACK.mul_f64(0.5 + fastrand::f64() / 2.0),
             _ => pause,
         }
     }
@@ -201,7 +201,7 @@ impl Supply {
             superseded.abort();
         }
         if !launch.dry {
-            self.fetcher.refreshes.begun(self.now().mono);
+            self.fetcher.refreshes.charge(self.now().mono);
         }
         let flight = Flight {
             id: launch.id,
@@ -268,7 +268,9 @@ impl Drop for Flight {
 
 impl Fetcher {
     fn allowance(&self, has_runtime: bool, now: Moment) -> Allowance {
-        match (has_runtime, self.refreshes.has_room(now.mono)) {
+        // A refresh that would queue for a permit would stand in front of those who cannot wait.
+        let has_room = self.permits.available_permits() > 0 && self.refreshes.has_room(now.mono);
+        match (has_runtime, has_room) {
             (false, _) => Allowance::Nothing,
             (true, false) => Allowance::Needed,
             (true, true) => Allowance::Anything,

@@ -49,8 +49,10 @@ pub(crate) enum Step {
 
 pub(super) enum Need {
     Nothing,
-    /// Serve at once, and see to a refresh.
+    /// Serve at once, and see to a refresh, which is early enough at any time soon.
     Refresh,
+    /// Serve at once, and see to another token: somebody else was refused with this one.
+    Replace,
     /// Worth waiting a little for another one.
     Better,
     /// There is none to use.
@@ -79,10 +81,10 @@ impl Ask {
         if rejected && (self.refused || lease.is_rejected_by(self.asker)) || phase == Phase::Guard {
             return Need::Better;
         }
-        if rejected || phase == Phase::Stale {
-            Need::Refresh
-        } else {
-            Need::Nothing
+        match phase {
+            _ if rejected => Need::Replace,
+            Phase::Stale => Need::Refresh,
+            Phase::Fresh | Phase::Guard | Phase::Expired => Need::Nothing,
         }
     }
 }
@@ -145,12 +147,12 @@ impl Slot {
             patient: state.failed_dry == 0,
         });
         let judged = state.verdicts != arrival.verdicts;
-        let can_launch = allowance.covers_need();
+        let can_launch = allowance != Allowance::Nothing;
         match (ask.need(lease.as_deref(), now), lease) {
             (Need::Nothing, Some(lease)) => (Step::Use(lease), None),
-            (Need::Refresh, Some(lease)) => {
-                let may_refresh = allowance.covers_refresh();
-                let launch = self.drive(state, Some(&lease), now, may_refresh).begun();
+            (need @ (Need::Refresh | Need::Replace), Some(lease)) => {
+                let may_begin = allowance.covers(&need);
+                let launch = self.drive(state, Some(&lease), now, may_begin).begun();
                 (Step::Use(lease), launch)
             }
             (Need::Better, Some(lease)) => {

@@ -7,6 +7,7 @@ use tokio::task::AbortHandle;
 
 use super::{
     Slot,
+    ask::Need,
     state::{Flight, State},
 };
 use crate::token::{
@@ -32,14 +33,13 @@ pub(crate) enum Allowance {
 }
 
 impl Allowance {
-    /// To fetch what somebody has to wait for.
-    pub(super) fn covers_need(self) -> bool {
-        self != Self::Nothing
-    }
-
-    /// To refresh a token that is still good.
-    pub(super) fn covers_refresh(self) -> bool {
-        self == Self::Anything
+    pub(super) fn covers(self, need: &Need) -> bool {
+        match need {
+            Need::Nothing => false,
+            // The token is still good.
+            Need::Refresh => self == Self::Anything,
+            Need::Replace | Need::Better | Need::Token => self != Self::Nothing,
+        }
     }
 }
 

@@ -120,13 +120,13 @@ impl Slot {
     ) -> Option<(Arc<Stamp>, Option<Launch>)> {
         let lease = self.current.load();
         let held = lease.as_ref()?;
-        match Ask::new(asker, false).need(Some(held), now) {
-            Need::Nothing | Need::Refresh => {}
-            Need::Better | Need::Token => return None,
+        let need = Ask::new(asker, false).need(Some(held), now);
+        if matches!(need, Need::Better | Need::Token) {
+            return None;
         }
         let stamp = Arc::clone(held.stamp());
         let is_quiet = now.mono < self.quiet_until.load(Ordering::Relaxed);
-        if is_quiet || !allowance.covers_refresh() {
+        if is_quiet || !allowance.covers(&need) {
             return Some((stamp, None));
         }
         Some((stamp, self.tend(now, allowance)))
@@ -136,12 +136,11 @@ impl Slot {
     pub(crate) fn tend(&self, now: Moment, allowance: Allowance) -> Option<Launch> {
         let mut state = self.lock();
         let lease = self.current.load();
-        let can_launch = match Ask::new(None, false).need(lease.as_deref(), now) {
-            Need::Nothing => return None,
-            Need::Refresh => allowance.covers_refresh(),
-            Need::Better | Need::Token => allowance.covers_need(),
-        };
-        self.drive(&mut state, lease.as_deref(), now, can_launch)
+        let need = Ask::new(None, false).need(lease.as_deref(), now);
+        if matches!(need, Need::Nothing) {
+            return None;
+        }
+        self.drive(&mut state, lease.as_deref(), now, allowance.covers(&need))
             .begun()
     }
 
