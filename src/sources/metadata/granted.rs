@@ -4,7 +4,7 @@
 
 use crate::{
     error::{AuthError, Kind},
-    token::request::{CLOUD_PLATFORM, Scopes},
+    token::request::{Scopes, scopes::CLOUD_PLATFORM},
 };
 
 /// Scopes that a message names; more are counted.

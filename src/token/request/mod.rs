@@ -11,11 +11,10 @@
 
 mod audience;
 mod hashed;
-mod scopes;
+pub(crate) mod scopes;
 
 use std::fmt;
 
-pub(crate) use self::scopes::CLOUD_PLATFORM;
 pub use self::{audience::Audience, scopes::Scopes};
 use crate::error::{AuthError, Kind};
 
