@@ -285,6 +285,10 @@ const CASES: &[Case] = &[
     } },
 ];
 
+fn case(name: &str) -> Option<&'static Case> {
+    CASES.iter().find(|case| case.name == name)
+}
+
 fn table() {
     let mut subjects: Vec<_> = CASES.iter().map(|case| (case.build)()).collect();
     let mut times = vec![Vec::with_capacity(ROUNDS); CASES.len()];
@@ -316,7 +320,7 @@ fn table() {
     keys();
 }
 
-/// How 256 keys compare with one when there is nothing else to do: in the table above, the other cases
+/// How 256 keys compare with one when there is nothing else in between: in the table above, the other cases
 /// and five hundred requests push a key's lines out of the caches before it is used again.
 fn keys() {
     /// A request and its headers take a kilobyte or two; the second-level cache is to have room for the
@@ -324,11 +328,7 @@ fn keys() {
     const FEW: usize = 32;
     const TURNS: usize = 4 * KEYS / FEW;
 
-    let build = |name| {
-        let case = CASES.iter().find(|case| case.name == name);
-        (case.expect("a case").build)()
-    };
-    let mut subjects = [ONE_KEY, ALL_KEYS].map(build);
+    let mut subjects = [ONE_KEY, ALL_KEYS].map(|name| (case(name).expect("a case").build)());
     let mut times = [const { Vec::new() }; 2];
     for _ in 0..ROUNDS {
         for (subject, times) in subjects.iter_mut().zip(&mut times) {
@@ -339,8 +339,8 @@ fn keys() {
     let [one, many] = times;
     let ratio = paired(&many, &one, |many, one| many / one);
     println!(
-        "\n{KEYS} keys in turn take {:.2} times as long per request as one key ({:.2} to {:.2}), alone on \
-         the core: {:.0} ns and {:.0} ns",
+        "\n{KEYS} keys in turn take {:.2} times as long per request as one key ({:.2} to {:.2}), no other \
+         case in between: {:.0} ns and {:.0} ns",
         ratio.median,
         ratio.low,
         ratio.high,
@@ -350,7 +350,7 @@ fn keys() {
 }
 
 fn instructions(name: &str, count: usize) -> ExitCode {
-    let Some(case) = CASES.iter().find(|case| case.name == name) else {
+    let Some(case) = case(name) else {
         eprintln!("no such case: {name}");
         return ExitCode::from(2);
     };
