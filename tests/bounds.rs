@@ -333,7 +333,7 @@ fn s168_many_keys_that_expire_at_once_are_refreshed_in_turn() {
             .unwrap();
         let all = || {
             // Before any waits for longer than it may, all have had their turn.
-            join_all((0..2_000).map(|n| {
+            join_all((0..4_000).map(|n| {
                 let cache = cache.clone();
                 async move { cache.token(&scopes(n)).await.unwrap() }
             }))
@@ -427,6 +427,84 @@ fn s168_many_keys_that_are_kept_fresh_are_refreshed_at_a_pace() {
         sleep(LEAD / 2).await;
         assert_eq!(source.calls(), 2 * KEYS);
         assert_no_storm(&source.times()[KEYS..]);
+    });
+}
+
+#[test]
+fn s168_what_requests_wait_for_takes_no_turn_of_a_refresh() {
+    const SHORT_LIFE: u64 = 60;
+    const OTHERS: usize = 200;
+
+    let _alone = alone();
+    paused(async {
+        let stale = scopes(OTHERS);
+        let kept = stale.clone();
+        let source = Script::new(move |call| {
+            let life = if call.request == kept {
+                LIFE.as_secs()
+            } else {
+                SHORT_LIFE
+            };
+            Answer::token(format!("tok-{}", call.number), life)
+        });
+        let cache = cache(&source);
+        let others: Vec<_> = (0..OTHERS).map(scopes).collect();
+        let all = async || {
+            let tokens = join_all(others.iter().map(|request| cache.token(request))).await;
+            assert!(tokens.iter().all(Result::is_ok));
+        };
+        cache.token(&stale).await.unwrap();
+        // Its refresh is due, whatever was drawn; the others' tokens are in their last seconds.
+        sleep(Duration::from_secs(LIFE.as_secs() - 180 - 55)).await;
+        all().await;
+        sleep(Duration::from_secs(55)).await;
+        all().await;
+        assert_eq!(
+            source.calls(),
+            1 + 2 * OTHERS,
+            "the others waited for another token"
+        );
+        cache.token(&stale).await.unwrap();
+        sleep(Duration::from_millis(1)).await;
+        assert_eq!(source.calls(), 2 + 2 * OTHERS, "the refresh found no room");
+    });
+}
+
+#[test]
+fn s168_refreshes_do_not_queue_in_front_of_a_first_fetch() {
+    const KEYS: usize = 600;
+    const ANSWER: Duration = Duration::from_secs(1);
+
+    let _alone = alone();
+    paused(async {
+        let begun = Instant::now();
+        // Quick at first; slow when the refreshes are due, all of them.
+        let source = Script::new(move |call| {
+            let answer = Answer::token(format!("tok-{}", call.number), LIFE.as_secs());
+            answer.after(if begun.elapsed() < LIFE / 2 {
+                Duration::ZERO
+            } else {
+                ANSWER
+            })
+        });
+        let cache = TokenCache::builder(source.clone())
+            .clock(TestClock::new())
+            .max_tokens(KEYS + 1)
+            .build()
+            .unwrap();
+        let requests: Vec<_> = (0..KEYS).map(scopes).collect();
+        join_all(requests.iter().map(|request| cache.token(request))).await;
+        sleep(LIFE.saturating_sub(Duration::from_secs(180))).await;
+        for _ in 0..30 {
+            for request in &requests {
+                assert!(cache.token(request).now_or_never().is_some());
+            }
+            sleep(Duration::from_millis(100)).await;
+        }
+        let asked = Instant::now();
+        cache.token(&scopes(KEYS)).await.unwrap();
+        // Those that run have their second, and then it has its own.
+        assert!(asked.elapsed() <= 2 * ANSWER, "{:?}", asked.elapsed());
     });
 }
 

@@ -46,7 +46,7 @@ impl Rate {
         ahead <= INTERVAL * (AT_ONCE - 1) || ahead > INTERVAL * AT_ONCE
     }
 
-    /// One has begun. Those that could not be held back have no more to be made up for than a burst.
+    /// One has begun. What was begun beyond the room there was is made up for at most by a burst's time.
     pub(crate) fn charge(&self, now: i64) {
         let most = now.saturating_add(INTERVAL * AT_ONCE);
         let after = |spoken_for: i64| Some(spoken_for.max(now).saturating_add(INTERVAL).min(most));

@@ -157,7 +157,7 @@ impl Supply {
         let allowance = self.fetcher.allowance(runtime.is_ok(), now);
         let (stamp, launch) = self.slot.stale(now, asker, allowance)?;
         if let (Some(launch), Ok(runtime)) = (launch, runtime) {
-            self.launch(launch, &runtime);
+            self.launch(launch, now, &runtime);
         }
         Some(stamp)
     }
@@ -174,7 +174,7 @@ impl Supply {
         let allowance = self.fetcher.allowance(runtime.is_ok(), now);
         let (step, launch) = self.slot.look(ask, now, waker, allowance, timed_out);
         if let (Some(launch), Ok(runtime)) = (launch, runtime) {
-            self.launch(launch, &runtime);
+            self.launch(launch, now, &runtime);
         }
         step
     }
@@ -185,7 +185,7 @@ impl Supply {
         self.report_left(now);
         let allowance = self.fetcher.allowance(true, now);
         if let Some(launch) = self.slot.tend(now, allowance) {
-            self.launch(launch, runtime);
+            self.launch(launch, now, runtime);
         }
         let pause = self.slot.next_due(now).saturating_sub(now.mono);
         let pause = Duration::from_nanos(pause.max(0).unsigned_abs());
@@ -196,12 +196,12 @@ impl Supply {
         }
     }
 
-    fn launch(self: &Arc<Self>, launch: Launch, runtime: &Handle) {
+    fn launch(self: &Arc<Self>, launch: Launch, now: Moment, runtime: &Handle) {
         if let Some(superseded) = launch.supersedes {
             superseded.abort();
         }
-        if !launch.dry {
-            self.fetcher.refreshes.charge(self.now().mono);
+        if launch.ahead {
+            self.fetcher.refreshes.charge(now.mono);
         }
         let flight = Flight {
             id: launch.id,

@@ -47,6 +47,7 @@ pub(crate) enum Step {
     },
 }
 
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Need {
     Nothing,
     /// Serve at once, and see to a refresh, which is early enough at any time soon.
@@ -147,17 +148,18 @@ impl Slot {
             patient: state.failed_dry == 0,
         });
         let judged = state.verdicts != arrival.verdicts;
-        let can_launch = allowance != Allowance::Nothing;
-        match (ask.need(lease.as_deref(), now), lease) {
+        let need = ask.need(lease.as_deref(), now);
+        match (need, lease) {
             (Need::Nothing, Some(lease)) => (Step::Use(lease), None),
-            (need @ (Need::Refresh | Need::Replace), Some(lease)) => {
-                let may_begin = allowance.covers(&need);
-                let launch = self.drive(state, Some(&lease), now, may_begin).begun();
+            (Need::Refresh | Need::Replace, Some(lease)) => {
+                let launch = self
+                    .drive(state, Some(&lease), now, need, allowance)
+                    .begun();
                 (Step::Use(lease), launch)
             }
             (Need::Better, Some(lease)) => {
                 let until = arrival.at.saturating_add(nanos(BETTER_WAIT));
-                if timed_out || judged || !can_launch || now.mono >= until {
+                if timed_out || judged || !allowance.covers(need) || now.mono >= until {
                     return (Step::Use(lease), None);
                 }
                 // A source that hangs is not worth waiting for while there is a token to send.
@@ -166,7 +168,7 @@ impl Slot {
                     .as_ref()
                     .is_some_and(|trouble| trouble.error.is_timeout());
                 let expires = now.mono.saturating_add(now.until(lease.edges().expires));
-                match self.drive(state, Some(&lease), now, can_launch) {
+                match self.drive(state, Some(&lease), now, need, allowance) {
                     Drive::Later { .. } => (Step::Use(lease), None),
                     drive if hangs => (Step::Use(lease), drive.begun()),
                     drive => (
@@ -178,13 +180,15 @@ impl Slot {
                 }
             }
             (Need::Token, lease) | (_, lease @ None) => {
-                if !can_launch {
+                if !allowance.covers(need) {
                     return (Step::Fail(AuthError::no_runtime()), None);
                 }
                 let deadline = arrival.at.saturating_add(nanos(self.limits.max_wait));
                 if timed_out || now.mono >= deadline {
                     // Who may not wait at all still sees to a token for those who come later.
-                    let launch = self.drive(state, lease.as_deref(), now, can_launch).begun();
+                    let launch = self
+                        .drive(state, lease.as_deref(), now, need, allowance)
+                        .begun();
                     let error = state.waited_in_vain(self.limits.max_wait);
                     return (Step::Fail(error), launch);
                 }
@@ -192,7 +196,8 @@ impl Slot {
                 if let (false, true, Some(error)) = (arrival.patient, judged, &known) {
                     return (Step::Fail(error.clone()), None);
                 }
-                match (self.drive(state, lease.as_deref(), now, can_launch), known) {
+                let driven = self.drive(state, lease.as_deref(), now, need, allowance);
+                match (driven, known) {
                     (Drive::Later { at }, Some(error))
                         if !arrival.patient && at.saturating_sub(now.mono) > nanos(NEAR) =>
                     {

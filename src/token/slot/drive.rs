@@ -33,7 +33,7 @@ pub(crate) enum Allowance {
 }
 
 impl Allowance {
-    pub(super) fn covers(self, need: &Need) -> bool {
+    pub(super) fn covers(self, need: Need) -> bool {
         match need {
             Need::Nothing => false,
             // The token is still good.
@@ -48,8 +48,8 @@ impl Allowance {
 #[must_use = "a flight that is never launched blocks its slot until it is taken over"]
 pub(crate) struct Launch {
     pub(crate) id: u64,
-    /// There was no live token when it began.
-    pub(crate) dry: bool,
+    /// It refreshes a token that is still good, and so counts towards the rate of those.
+    pub(crate) ahead: bool,
     /// The task of the flight this one takes over from; to be aborted outside the lock.
     pub(crate) supersedes: Option<AbortHandle>,
 }
@@ -70,13 +70,14 @@ impl Drive {
 }
 
 impl Slot {
-    /// Sees to it that a fetch is in flight, if one may be.
+    /// Sees to it that a fetch is in flight, if one may be for this need.
     pub(super) fn drive(
         &self,
         state: &mut State,
         lease: Option<&Lease>,
         now: Moment,
-        can_launch: bool,
+        need: Need,
+        allowance: Allowance,
     ) -> Drive {
         if let Some(flight) = &state.flight {
             let until = self.overdue_at(flight);
@@ -89,7 +90,7 @@ impl Slot {
                 return Drive::Later { at };
             }
         }
-        if !can_launch {
+        if !allowance.covers(need) {
             return Drive::Later {
                 at: now.mono.saturating_add(nanos(NEAR)),
             };
@@ -108,7 +109,7 @@ impl Slot {
         self.note_quiet(state, lease);
         Drive::Begun(Launch {
             id,
-            dry,
+            ahead: need == Need::Refresh,
             supersedes: superseded.and_then(|flight| flight.abort),
         })
     }

@@ -126,7 +126,7 @@ impl Slot {
         }
         let stamp = Arc::clone(held.stamp());
         let is_quiet = now.mono < self.quiet_until.load(Ordering::Relaxed);
-        if is_quiet || !allowance.covers(&need) {
+        if is_quiet || !allowance.covers(need) {
             return Some((stamp, None));
         }
         Some((stamp, self.tend(now, allowance)))
@@ -137,10 +137,7 @@ impl Slot {
         let mut state = self.lock();
         let lease = self.current.load();
         let need = Ask::new(None, false).need(lease.as_deref(), now);
-        if matches!(need, Need::Nothing) {
-            return None;
-        }
-        self.drive(&mut state, lease.as_deref(), now, allowance.covers(&need))
+        self.drive(&mut state, lease.as_deref(), now, need, allowance)
             .begun()
     }
 
