@@ -106,6 +106,11 @@ fn serve(args: Args) -> Result<(), Failure> {
             io::ErrorKind::InvalidInput => error.to_string(),
             _ => format!("cannot listen on {}: {error}", args.addr),
         })?;
+    // Before it is said that the server is there: whoever reads that may stop it at once.
+    let stopped = {
+        let _entered = runtime.enter();
+        told_to_stop()?
+    };
     let tokens = match args.source {
         Source::Fixed => "made-up tokens",
         Source::Gcloud => "YOUR OWN tokens, from gcloud",
@@ -119,7 +124,7 @@ fn serve(args: Args) -> Result<(), Failure> {
     say(&format!(
         "export GCE_METADATA_HOST={host} GCE_METADATA_IP={host}"
     ));
-    runtime.block_on(told_to_stop())?;
+    runtime.block_on(stopped);
     Ok(())
 }
 
@@ -128,16 +133,25 @@ fn say(line: &str) {
     let _ = writeln!(io::stdout().lock(), "{line}");
 }
 
-async fn told_to_stop() -> io::Result<()> {
+/// Listens from this call on; the future ends when the program is told to stop. In a runtime.
+fn told_to_stop() -> io::Result<impl Future<Output = ()>> {
     #[cfg(unix)]
     {
         use tokio::signal::unix::{SignalKind, signal};
+        let mut interrupt = signal(SignalKind::interrupt())?;
         let mut terminate = signal(SignalKind::terminate())?;
-        tokio::select! {
-            interrupted = tokio::signal::ctrl_c() => interrupted,
-            _ = terminate.recv() => Ok(()),
-        }
+        Ok(async move {
+            tokio::select! {
+                _ = interrupt.recv() => {}
+                _ = terminate.recv() => {}
+            }
+        })
     }
-    #[cfg(not(unix))]
-    tokio::signal::ctrl_c().await
+    #[cfg(windows)]
+    {
+        let mut interrupt = tokio::signal::windows::ctrl_c()?;
+        Ok(async move {
+            interrupt.recv().await;
+        })
+    }
 }
