@@ -1,7 +1,7 @@
 //! A Tower layer that stamps outgoing HTTP requests with a bearer token.
 //!
-//! The token comes from a [source](TokenSource), first of all the Google Cloud [metadata
-//! server](MetadataServer). It is held in one place for all clones, refreshed before it expires, and
+//! The token comes from a [source](TokenSource), first of all the Google Cloud metadata server
+//! ([`MetadataServer`]). It is held in one place for all clones, refreshed before it expires, and
 //! sent only to the [destinations](Destinations) it is scoped to.
 //!
 //! ```
@@ -82,6 +82,11 @@
 //! It asks for tokens; it does not log in. It runs nothing in the background on its own: see
 //! [`TokenCache::keep_fresh`]. It does not look at gRPC statuses. It does not coordinate processes. All
 //! of it, with what to do instead: [limitations](guide::limitations).
+//!
+#![cfg_attr(
+    not(feature = "metadata"),
+    doc = "[`MetadataServer`]: https://docs.rs/tower-scoped-auth/latest/tower_scoped_auth/sources/struct.MetadataServer.html"
+)]
 #![forbid(unsafe_code)]
 #![cfg_attr(docsrs, feature(doc_cfg))]
 #![cfg_attr(

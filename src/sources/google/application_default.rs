@@ -37,8 +37,8 @@ use crate::{
 /// - **Failures**: an object that fails, hangs or panics is dropped, and the next attempt begins
 ///   with a new one. Nothing is terminal.
 /// - **Time**: their metadata client honours proxy variables, follows redirects and has no limit on
-///   time; the attempt ends after 10 s. Prefer [`MetadataServer`](crate::MetadataServer) where
-///   there is one.
+///   time; the attempt ends after 10 s. Prefer `MetadataServer` (feature `metadata`) where there is
+///   one.
 /// - **TLS**: with this crate's feature alone, a rustls crypto provider has to be installed
 ///   (`rustls::crypto::ring::default_provider().install_default()`), or enabled by depending on
 ///   `google-cloud-auth` with its feature `default-rustls-provider`.
