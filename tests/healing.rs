@@ -123,9 +123,10 @@ async fn all_heal(attempt: Duration, trouble: Duration) {
     tokio::join!(join_all(scripted), reset_at_once, refused);
 }
 
+/// Long beside what an attempt takes here: also with sixty servers on a machine that does other things.
 #[tokio::test]
 async fn s069_every_failure_heals() {
-    all_heal(Duration::from_millis(500), Duration::from_millis(1_500)).await;
+    all_heal(secs(2), Duration::from_millis(1_500)).await;
 }
 
 #[tokio::test]
