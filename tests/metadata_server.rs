@@ -574,6 +574,17 @@ async fn s046_a_malformed_retry_after_is_none() {
 }
 
 #[tokio::test]
+async fn s046_a_retry_after_that_is_over_asks_for_no_haste() {
+    let one = |(header, cold): (&'static str, bool)| async move {
+        let gap = gap_after(cold, move || busy(header)).await.took;
+        assert!(gap >= millis(500), "{header:?}, {cold}: {gap:?}");
+    };
+    let headers = ["0", "Thu, 01 Jan 1970 00:00:00 GMT"];
+    let both = headers.map(|header| [(header, true), (header, false)]);
+    join_all(both.into_iter().flatten().map(one)).await;
+}
+
+#[tokio::test]
 async fn s046_the_expiry_is_worth_an_attempt_whatever_retry_after_says() {
     let mds = FakeMds::start(|n| match n {
         1 => Reply::token("tok-1", 3),
