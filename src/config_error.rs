@@ -2,9 +2,10 @@
 //! destination pattern, a duration.
 //!
 //! Knows the text it was given and where in it the trouble is; knows nothing of requests, tokens
-//! or sources. The text is configuration, never a secret.
+//! or sources. The text is configuration, never a secret: what could be a password before an `@` is left
+//! out.
 
-use std::fmt;
+use std::{borrow::Cow, fmt};
 
 /// Malformed configuration, reported where it was given.
 ///
@@ -24,6 +25,15 @@ const SHOWN: usize = 120;
 impl ConfigError {
     /// `what` is the thing configured ("scope"), `given` the caller's text, `reason` the complaint.
     pub(crate) fn new(what: &'static str, given: &str, reason: impl Into<String>) -> Self {
+        // The position still counts in what was given.
+        let (scheme, rest) = given.split_once("://").unwrap_or(("", given));
+        let given = match rest.rsplit_once('@') {
+            Some((user, rest)) if user.contains(':') => {
+                let between = if scheme.is_empty() { "" } else { "://" };
+                Cow::Owned(format!("{scheme}{between}…@{rest}"))
+            }
+            _ => Cow::Borrowed(given),
+        };
         let mut shown: String = given.chars().take(SHOWN).collect();
         if shown.len() < given.len() {
             shown.push('…');
@@ -71,3 +81,22 @@ impl fmt::Debug for ConfigError {
 }
 
 impl std::error::Error for ConfigError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_could_be_a_password_is_not_repeated() {
+        for (given, shown) in [
+            ("https://user:hunter2@host", "https://…@host"),
+            ("user:hunter2@host:80", "…@host:80"),
+            ("http://a:hunter2@b:hunter2@host/x", "http://…@host/x"),
+            ("me@example.com", "me@example.com"),
+        ] {
+            let error = ConfigError::new("destination", given, "no").at(given.find('@').unwrap());
+            let text = format!("{error} {error:?}");
+            assert!(text.contains(shown) && !text.contains("hunter2"), "{text}");
+        }
+    }
+}
