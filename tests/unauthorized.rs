@@ -18,6 +18,7 @@ use std::{
     time::Duration,
 };
 
+use futures_util::future::join_all;
 use http::{Request, Response, StatusCode, header::AUTHORIZATION};
 use support::{Answer, BUCKET, Inner, Script, get, send};
 use tokio::time::{Instant, sleep, sleep_until};
@@ -138,6 +139,28 @@ async fn s150_s151_a_storm_of_late_401s_costs_one_fetch() {
             200
         );
     }
+    assert_eq!(source.calls(), 2);
+}
+
+#[tokio::test(start_paused = true)]
+async fn s149_who_was_rejected_first_is_not_forgotten_for_the_next() {
+    // The first refresh takes its time: meanwhile all that is there is the token that was rejected.
+    let source = Script::new(|call| {
+        let answer = Answer::token(format!("tok-{}", call.number), 3599);
+        answer.after(secs(u64::from(call.number == 2)))
+    });
+    let inner = refusing(&["tok-1"]);
+    let client = layer(&source).layer(inner.clone());
+    sleep(secs(10)).await;
+    let origins: Vec<_> = (0..6)
+        .map(|n| format!("https://service-{n}.googleapis.com/"))
+        .collect();
+    // All on their way before the first answer.
+    let first = join_all(origins.iter().map(|origin| status(&client, origin))).await;
+    assert_eq!(first, [401; 6]);
+    // Each waits for a better one, also those that were not the last to be answered 401.
+    let again = join_all(origins.iter().map(|origin| status(&client, origin))).await;
+    assert_eq!(again, [200; 6], "{:?}", inner.tokens());
     assert_eq!(source.calls(), 2);
 }
 

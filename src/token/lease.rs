@@ -1,4 +1,4 @@
-//! A token in service: its edges, its header values, and whether a destination refused it.
+//! A token in service: its edges, its header values, and which destinations rejected it.
 //!
 //! A lease is immutable but for the mark of rejection. It knows nothing of slots or fetches: a 401
 //! marks the lease whose stamp the request carried, so a late 401 for a replaced token cannot touch
@@ -41,9 +41,15 @@ pub(crate) struct Stamp {
     rejection: Arc<Rejection>,
 }
 
-/// The origin that answered 401 to this token last, 0 for none.
+/// The origins that answered 401 to this token, in the order in which they first did; 0 is a free place.
 #[derive(Default)]
-struct Rejection(AtomicU64);
+struct Rejection([AtomicU64; REJECTIONS]);
+
+/// Origins told apart. A token that was rejected by more is taken to be rejected by all.
+const REJECTIONS: usize = 4;
+
+/// In the last place: there were more.
+const ALL: u64 = u64::MAX;
 
 /// Copies per token at most: from eight cores on, threads may share one.
 const MOST_STAMPS: usize = 16;
@@ -105,7 +111,7 @@ impl Lease {
         &self.edges
     }
 
-    /// Fresh, and nobody refused it: nothing to decide.
+    /// Fresh, and nobody rejected it: nothing to decide.
     #[inline]
     pub(crate) fn is_unquestioned(&self, now: Moment) -> bool {
         now.is_before(self.edges.fresh_until) && !self.is_rejected()
@@ -116,19 +122,40 @@ impl Lease {
     }
 
     pub(crate) fn is_rejected_by(&self, asker: Option<Asker>) -> bool {
-        asker.is_some_and(|asker| self.rejection.0.load(Ordering::Relaxed) == asker.get())
+        asker.is_some_and(|asker| self.rejection.is_by(asker))
     }
 }
 
 impl Rejection {
     #[inline]
     fn is_set(&self) -> bool {
-        self.0.load(Ordering::Relaxed) != 0
+        let [first, ..] = &self.0;
+        first.load(Ordering::Relaxed) != 0
+    }
+
+    fn is_by(&self, asker: Asker) -> bool {
+        let by = |place: &AtomicU64| place.load(Ordering::Relaxed);
+        self.0
+            .iter()
+            .map(by)
+            .any(|by| by == asker.get() || by == ALL)
+    }
+
+    fn add(&self, asker: Asker) {
+        // Flags that later requests may see a little later; they order nothing.
+        let is_taken = |place: &AtomicU64| {
+            let free = place.compare_exchange(0, asker.get(), Ordering::Relaxed, Ordering::Relaxed);
+            free.is_err_and(|by| by != asker.get())
+        };
+        let [.., last] = &self.0;
+        if self.0.iter().all(is_taken) {
+            last.store(ALL, Ordering::Relaxed);
+        }
     }
 }
 
 impl Stamp {
-    /// A destination refused the token.
+    /// A destination rejected the token.
     #[inline]
     pub(crate) fn is_rejected(&self) -> bool {
         self.rejection.is_set()
@@ -139,10 +166,9 @@ impl Stamp {
         self.header.clone()
     }
 
-    /// `asker` was answered 401. True if this token had not been refused before.
-    pub(crate) fn reject(&self, asker: Asker) -> bool {
-        // A flag that later requests may see a little later; it orders nothing.
-        self.rejection.0.swap(asker.get(), Ordering::Relaxed) == 0
+    /// `asker` was answered 401.
+    pub(crate) fn reject(&self, asker: Asker) {
+        self.rejection.add(asker);
     }
 }
 
