@@ -313,6 +313,30 @@ fn the_number_of_series_is_bounded() {
 }
 
 #[test]
+fn what_is_forgotten_and_comes_again_has_its_series_still() {
+    recorded(|meter| async move {
+        let cache = TokenCache::builder(Script::tokens(3599)).max_tokens(1);
+        let cache = cache.clock(TestClock::new()).build().unwrap();
+        let ask = |name: &str| {
+            let audience = Audience::new(format!("https://{name}.example")).unwrap();
+            let (cache, request) = (cache.clone(), TokenRequest::id_token(audience));
+            async move { cache.token(&request).await.map(drop) }
+        };
+        for _ in 0..50 {
+            ask("one").await.unwrap();
+            ask("another").await.unwrap();
+        }
+        ask("the-last").await.unwrap();
+        assert_eq!(meter.look()["fetches_total{outcome=published}"], 101.0);
+        let seen = meter.look();
+        let gauges = seen
+            .keys()
+            .filter(|name| name.starts_with("token_seconds_left"));
+        assert_eq!(gauges.count(), 3, "{:?}", seen.keys());
+    });
+}
+
+#[test]
 fn no_secret_is_in_a_label() {
     recorded(|meter| async move {
         let source = Script::new(|_| Answer::token("tok-secret", 3599));

@@ -4,8 +4,9 @@
 //! What happens once an hour (a fetch, a 401) is looked up in the recorder as it happens.
 
 use std::{
+    collections::HashSet,
     panic::AssertUnwindSafe,
-    sync::atomic::{AtomicUsize, Ordering},
+    sync::{Mutex, PoisonError},
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
@@ -38,7 +39,8 @@ pub(crate) struct Meters {
     source: &'static str,
     /// A handle holds the recorder's own type, about which nothing is known; it only counts.
     requests: AssertUnwindSafe<Requests>,
-    labelled: AtomicUsize,
+    /// Kept by name: a token request that is forgotten and comes again has its series still.
+    labelled: Mutex<HashSet<String>>,
 }
 
 struct Requests {
@@ -86,17 +88,20 @@ impl Meters {
         Self {
             source,
             requests: AssertUnwindSafe(requests),
-            labelled: AtomicUsize::new(0),
+            labelled: Mutex::default(),
         }
     }
 
     pub(crate) fn token(&self, request: &TokenRequest) -> TokenMeter {
-        if self.labelled.fetch_add(1, Ordering::Relaxed) >= LABELLED {
-            // Back again, so that the count cannot wrap.
-            self.labelled.fetch_sub(1, Ordering::Relaxed);
-            return TokenMeter(None);
-        }
         let request = request.to_string();
+        {
+            // No panic can leave the set half changed.
+            let mut labelled = self.labelled.lock().unwrap_or_else(PoisonError::into_inner);
+            if labelled.len() >= LABELLED && !labelled.contains(&request) {
+                return TokenMeter(None);
+            }
+            labelled.insert(request.clone());
+        }
         TokenMeter(Some(AssertUnwindSafe(Lifetime {
             left: gauge!(SECONDS_LEFT, "source" => self.source, "request" => request.clone()),
             expiry: gauge!(EXPIRY, "source" => self.source, "request" => request),
