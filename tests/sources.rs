@@ -211,7 +211,9 @@ async fn each_has_its_own_time() {
     let (hangs, _) = plays("hangs", |_| Answer::hang());
     let (up, _) = plays("up", |_| Answer::token("up", 3600).after(seconds(2)));
     let sources = FirstOf::new(hangs).or(up);
-    assert_eq!(sources.attempt_timeout(), seconds(6));
+    // And a moment each, so that the last one's time is over before that of all together.
+    let moments = Duration::from_millis(200);
+    assert_eq!(sources.attempt_timeout(), seconds(6) + moments);
     let begun = Instant::now();
     let cache = cached(sources);
     assert_eq!(cache.token(&any()).await.unwrap().expose_secret(), "up");

@@ -62,6 +62,10 @@ struct Candidate {
 /// The longest an attempt of a cache may take at all.
 const LONGEST: Duration = Duration::from_secs(300);
 
+/// From the end of one candidate's time to the beginning of the next one's. Without it the attempt as a
+/// whole would be over before the last candidate, and the error would not say what each of them said.
+const HANDOVER: Duration = Duration::from_millis(100);
+
 impl FirstOf {
     /// The source that is tried first.
     pub fn new(first: impl TokenSource) -> Self {
@@ -120,7 +124,10 @@ impl TokenSource for FirstOf {
     }
 
     fn attempt_timeout(&self) -> Duration {
-        let timeouts = self.candidates.iter().map(|candidate| candidate.timeout);
+        let timeouts = self
+            .candidates
+            .iter()
+            .map(|candidate| candidate.timeout.saturating_add(HANDOVER));
         let together = timeouts.fold(Duration::ZERO, Duration::saturating_add);
         together.min(LONGEST)
     }

@@ -10,7 +10,7 @@
 //! | [`FirstOf`] | one program for several places | |
 //!
 //! A source answers [`TokenSource::fetch`](crate::TokenSource::fetch) and keeps nothing: no cache,
-//! no retries, no clock. It may know what is asked for and what a token is, and nothing of slots,
+//! no retries, no schedule. It may know what is asked for and what a token is, and nothing of slots,
 //! layers or HTTP requests on their way out.
 
 mod first_of;

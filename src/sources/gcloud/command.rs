@@ -8,6 +8,7 @@ use crate::{
 
 impl GcloudCli {
     pub(super) fn arguments(&self, request: &TokenRequest) -> Result<Vec<String>, AuthError> {
+        request.check()?;
         let mut arguments = vec!["auth".to_owned()];
         if let Some(scopes) = request.scopes() {
             arguments.push("print-access-token".to_owned());
@@ -76,6 +77,8 @@ mod tests {
         );
         let lax = GcloudCli::builder().ignore_audience().build().unwrap();
         assert_eq!(joined(&lax, &id), "auth print-identity-token");
+        let origin = TokenRequest::id_token(Audience::per_origin());
+        assert!(!plain.arguments(&origin).unwrap_err().is_transient());
         let list = TokenRequest::id_token(Audience::new("a,b").unwrap());
         assert!(!plain.arguments(&list).unwrap_err().is_transient());
     }

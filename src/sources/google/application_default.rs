@@ -100,6 +100,7 @@ impl TokenSource for ApplicationDefault {
     type Error = AuthError;
 
     async fn fetch(&self, request: TokenRequest) -> Result<Token, AuthError> {
+        request.check()?;
         let object = match self.take(&request) {
             Some(object) => object,
             None => Kept::build(&request).await?,
@@ -135,7 +136,7 @@ impl Kept {
 
     fn build_now(request: &TokenRequest) -> Result<Self, build_errors::Error> {
         if let Some(audience) = request.audience() {
-            // Without one it was refused before it came here.
+            // It has one: checked before it came here.
             let audience = audience.as_str().unwrap_or_default();
             let builder = idtoken::Builder::new(audience).with_include_email();
             return Ok(Self::Id(builder.build()?));

@@ -1,6 +1,7 @@
 //! What an answer other than 200 means at a metadata server, and what to do about it.
 //!
-//! Pure. Bodies are never read here: they may hold anything.
+//! Pure, but for the wall clock, against which a `Retry-After` date is read. Bodies are never read here:
+//! they may hold anything.
 
 use std::{
     io,

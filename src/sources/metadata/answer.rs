@@ -7,7 +7,7 @@ use std::{borrow::Cow, time::Duration};
 
 use serde::Deserialize;
 use serde_json::{error::Category, value::RawValue};
-use zeroize::{Zeroize, Zeroizing};
+use zeroize::Zeroizing;
 
 use crate::{
     error::{AuthError, Kind},
@@ -58,7 +58,6 @@ pub(super) fn access_token(body: &[u8]) -> Result<Token, AuthError> {
         return Err(wrong("expires_in is not a positive number of seconds"));
     };
     let token = Token::new(std::mem::take(&mut *secret), Duration::from_secs(seconds));
-    secret.zeroize();
     Ok(token)
 }
 
