@@ -30,8 +30,8 @@ use crate::{
 /// either.
 ///
 /// A request may bring its own choice: [`Scopes`] or an [`Audience`] in its extensions override the
-/// layer's (if both are there, the scopes count). `reqwest` does not show its requests' extensions:
-/// see [per request](crate#per-request).
+/// layer's (if both are there, the scopes count). `reqwest` does not show its requests' extensions: there,
+/// make a layer for each choice, [from one cache](Self::from_cache).
 #[derive(Clone)]
 pub struct ScopedAuthLayer {
     cache: TokenCache,

@@ -15,6 +15,7 @@ use crate::{
     error::{AuthError, Kind},
     quota_project::QuotaProject,
     request::sealed::Outgoing,
+    retry::SentAgain,
     token::{
         cache::TokenCache,
         current::Memo,
@@ -22,7 +23,7 @@ use crate::{
         request::{Audience, Scopes, TokenRequest},
         supply::Supply,
     },
-    watch::Watch,
+    watch::{self, Watch},
 };
 
 pub(crate) struct Policy {
@@ -64,13 +65,8 @@ pub(crate) struct Wait {
     pub(crate) supply: Arc<Supply>,
     pub(crate) asker: Asker,
     /// It was answered 401 with the token in service.
-    pub(crate) refused: bool,
+    pub(crate) rejected: bool,
 }
-
-/// In a request's extensions: a request with the same content was answered 401 with the token that
-/// was in service, so another one is worth waiting for.
-#[derive(Clone, Copy)]
-pub(crate) struct Refused;
 
 impl Policy {
     pub(crate) fn new(
@@ -115,8 +111,11 @@ impl Policy {
                 return None;
             }
         }
-        if let Some(project) = &self.quota_project {
-            project.put(headers);
+        if let Some(project) = &self.quota_project
+            && project.put(headers).is_err()
+        {
+            headers.remove(AUTHORIZATION);
+            return None;
         }
         Some(Watch::new(stamp, asker, &supply.fetcher().meters))
     }
@@ -135,20 +134,22 @@ impl Policy {
             return Decision::Pass;
         }
         let extensions = request.extensions();
-        let refused = extensions.is_some_and(|extensions| extensions.get::<Refused>().is_some());
+        let rejected = extensions.is_some_and(|extensions| extensions.get::<SentAgain>().is_some());
         let wanted = match self.wanted(request) {
             Ok(wanted) => wanted,
             Err(error) => return Decision::Refuse(error),
         };
         let stamp = match &wanted {
-            // Refused with the token in service: another one is worth waiting for.
-            _ if refused => None,
+            // Answered 401 with the token in service: another one is worth waiting for.
+            _ if rejected => None,
             Wanted::Usual(supply) => supply.stamp(supply.now(), Some(asker)),
             Wanted::Other(request) => self.cache.stamp(request, asker),
         };
         // A request that waits goes out with a token or not at all.
-        if let Some(project) = &self.quota_project {
-            project.put(request.headers_mut());
+        if let Some(project) = &self.quota_project
+            && let Err(full) = project.put(request.headers_mut())
+        {
+            return Decision::Refuse(watch::too_many_headers(full));
         }
         let meters = self.cache.meters();
         match stamp.map(|stamp| Watch::put(request.headers_mut(), stamp, asker, meters)) {
@@ -160,7 +161,7 @@ impl Policy {
                     Wanted::Other(request) => self.cache.supply(&request),
                 },
                 asker,
-                refused,
+                rejected,
             }),
         }
     }
@@ -194,7 +195,7 @@ fn has_wishes(extensions: &Extensions) -> bool {
     !extensions.is_empty()
         && (extensions.get::<Scopes>().is_some()
             || extensions.get::<Audience>().is_some()
-            || extensions.get::<Refused>().is_some())
+            || extensions.get::<SentAgain>().is_some())
 }
 
 /// What a request asks for in place of the layer's choice. If it names both, the scopes count.

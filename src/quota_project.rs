@@ -5,7 +5,7 @@
 
 use std::env;
 
-use http::header::{Entry, HeaderMap, HeaderName, HeaderValue};
+use http::header::{HeaderMap, HeaderName, HeaderValue, MaxSizeReached};
 
 use crate::config_error::ConfigError;
 
@@ -59,13 +59,13 @@ impl QuotaProject {
         }
     }
 
-    /// The caller's own value stays.
-    pub(crate) fn put(&self, headers: &mut HeaderMap) {
-        // An error would be a map with no room for the token either.
-        if let Ok(Entry::Vacant(place)) = headers.try_entry(&self.name) {
-            // The same.
-            let _ = place.try_insert(self.value.clone());
+    /// The caller's own value stays. An error if the request has no room for a header.
+    pub(crate) fn put(&self, headers: &mut HeaderMap) -> Result<(), MaxSizeReached> {
+        if headers.contains_key(&self.name) {
+            return Ok(());
         }
+        let put = headers.try_insert(&self.name, self.value.clone());
+        put.map(drop)
     }
 
     pub(crate) fn as_str(&self) -> &str {
@@ -101,12 +101,12 @@ mod tests {
     fn it_is_put_once_and_never_over_the_callers_own() {
         let project = QuotaProject::new("quota project", "ours").unwrap();
         let mut headers = HeaderMap::new();
-        project.put(&mut headers);
-        project.put(&mut headers);
+        project.put(&mut headers).unwrap();
+        project.put(&mut headers).unwrap();
         let values: Vec<_> = headers.get_all("x-goog-user-project").iter().collect();
         assert_eq!(values, ["ours"]);
         headers.insert("x-goog-user-project", HeaderValue::from_static("theirs"));
-        project.put(&mut headers);
+        project.put(&mut headers).unwrap();
         assert_eq!(headers["x-goog-user-project"], "theirs");
     }
 }

@@ -1,7 +1,7 @@
 //! `RetryUnauthorized`: one retry after a 401, composed from tower's own retry layer.
 //!
 //! Sees responses from above the layer, knows from a mark in their extensions that it was our token
-//! that was refused, and leaves a mark on the request that goes again. The stamping itself is the
+//! that was rejected, and leaves a mark on the request that goes again. The stamping itself is the
 //! layer's, as on the first way.
 
 use std::future::{Ready, ready};
@@ -9,13 +9,18 @@ use std::future::{Ready, ready};
 use http::{Request, Response};
 use tower::retry::Policy;
 
-use crate::{policy::Refused, request::sealed::Incoming};
+use crate::request::sealed::Incoming;
 
 /// In a response's extensions: the request carried our token, and was answered 401.
 #[derive(Clone, Copy)]
 pub(crate) struct Rejected;
 
-/// A [`tower::retry::Policy`]: sends a request once more if its token was refused.
+/// In a request's extensions: a request with the same content was answered 401 with the token that was
+/// in service, so another one is worth waiting for.
+#[derive(Clone, Copy)]
+pub(crate) struct SentAgain;
+
+/// A [`tower::retry::Policy`]: sends a request once more if its token was rejected.
 ///
 /// ```
 /// use tower::ServiceBuilder;
@@ -31,7 +36,7 @@ pub(crate) struct Rejected;
 ///
 /// Only a request that [`ScopedAuth`](crate::ScopedAuth) below stamped, and that was answered 401,
 /// is repeated, and once: the second answer is returned whatever it is. It waits up to 3 s for a
-/// token other than the refused one; if there is none to be had, it goes with what there is.
+/// token other than the rejected one; if there is none to be had, it goes with what there is.
 ///
 /// A body has to be `Clone` for its request to be repeatable, which bodies that can be sent only
 /// once are not. For `reqwest`, whose requests say at run time whether they can be cloned, one with
@@ -71,7 +76,7 @@ where
         result: &mut Result<Response<T>, E>,
     ) -> Option<Self::Future> {
         let again = self.decide(result.as_mut().ok()?)?;
-        request.extensions_mut().insert(Refused);
+        request.extensions_mut().insert(SentAgain);
         Some(again)
     }
 

@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use http::header::{AUTHORIZATION, HeaderMap};
+use http::header::{AUTHORIZATION, HeaderMap, MaxSizeReached};
 
 use crate::{
     error::{AuthError, Kind},
@@ -41,18 +41,19 @@ impl Watch {
     ) -> Result<Self, AuthError> {
         match headers.try_insert(AUTHORIZATION, stamp.header()) {
             Ok(_) => Ok(Self::new(stamp, asker, meters)),
-            Err(full) => Err(AuthError::caused(
-                Kind::Request,
-                "the request has more headers than can be sent",
-                full,
-            )),
+            Err(full) => Err(too_many_headers(full)),
         }
     }
 
     /// The request was answered 401.
     #[cold]
-    pub(crate) fn refused(&self) {
+    pub(crate) fn rejected(&self) {
         self.stamp.reject(self.asker);
         self.rejections.note();
     }
+}
+
+pub(crate) fn too_many_headers(full: MaxSizeReached) -> AuthError {
+    let reason = "the request has more headers than can be sent";
+    AuthError::caused(Kind::Request, reason, full)
 }

@@ -471,6 +471,36 @@ fn s168_what_requests_wait_for_takes_no_turn_of_a_refresh() {
 }
 
 #[test]
+fn s166_who_queues_for_a_turn_keeps_its_place() {
+    const KEYS: usize = 96;
+    // Six rounds of 16, each nearly as long as an attempt may take.
+    const ROUND: Duration = Duration::from_millis(2_500);
+
+    let _alone = alone();
+    paused(async {
+        let source = Script::new(|call| {
+            Answer::token(format!("tok-{}", call.number), LIFE.as_secs()).after(ROUND)
+        });
+        let cache = TokenCache::builder(source.clone())
+            .clock(TestClock::new())
+            .build()
+            .unwrap();
+        let begun = Instant::now();
+        let all = (0..KEYS).map(|n| {
+            let cache = cache.clone();
+            async move { cache.token(&scopes(n)).await.map(drop) }
+        });
+        for one in join_all(all).await {
+            one.unwrap();
+        }
+        assert_eq!(source.calls(), KEYS, "none was given up, and begun anew");
+        assert_eq!(source.peak(), 16);
+        let rounds = begun.elapsed().as_secs_f64() / ROUND.as_secs_f64();
+        assert!((6.0..6.1).contains(&rounds), "{rounds} rounds");
+    });
+}
+
+#[test]
 fn s168_refreshes_do_not_queue_in_front_of_a_first_fetch() {
     const KEYS: usize = 600;
     const ANSWER: Duration = Duration::from_secs(1);

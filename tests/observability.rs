@@ -16,6 +16,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
+use futures_util::FutureExt;
 use serde_json::json;
 use support::{Answer, BUCKET, EventTap, Inner, Script, get, send};
 use tokio::{runtime, time::sleep};
@@ -58,7 +59,7 @@ fn documented() -> BTreeMap<String, (String, Vec<String>)> {
 }
 
 /// Everything that can be said, said: a success, the same token again, an extension, failures with
-/// and without a token, a panic, a dropped runtime.
+/// and without a token, a panic, a dropped runtime, no runtime at all.
 fn provoke_everything() {
     let paused = || {
         let mut builder = runtime::Builder::new_current_thread();
@@ -106,6 +107,9 @@ fn provoke_everything() {
         let impatient = tokio::time::timeout(secs(1), hanging.token(&asked));
         impatient.await.unwrap_err();
     });
+    // There is no runtime here.
+    let kept = hanging.keep_fresh(&access()).now_or_never();
+    assert_eq!(kept, Some(()));
 }
 
 #[test]

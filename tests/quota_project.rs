@@ -11,8 +11,8 @@ mod support;
 
 use std::{env, process::Command};
 
-use http::Request;
-use support::{Answer, BUCKET, Inner, Script, get, send};
+use http::{HeaderName, HeaderValue, Request};
+use support::{Answer, BUCKET, Inner, Script, auth_error, get, send};
 use tower::{Layer, ServiceExt};
 use tower_scoped_auth::{Audience, Destinations, ScopedAuthLayer};
 
@@ -94,6 +94,37 @@ async fn it_goes_nowhere_without_the_token() {
         (projects(&inner), inner.tokens()),
         (vec!["my-project".to_owned()], vec!["tok".to_owned()])
     );
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_with_room_for_one_of_the_two_is_an_error() {
+    let inner = Inner::new();
+    let client = layer()
+        .quota_project("my-project")
+        .unwrap()
+        .layer(inner.clone());
+    let crowded = || {
+        let mut request = get(BUCKET);
+        let headers = request.headers_mut();
+        let fill = |n: usize| HeaderName::try_from(format!("x-{n}")).unwrap();
+        let full = (0..).find(|n| {
+            headers
+                .try_insert(fill(*n), HeaderValue::from_static(""))
+                .is_err()
+        });
+        headers.remove(fill(full.unwrap() - 1));
+        request
+    };
+    for warm in [false, true] {
+        let error = client.clone().oneshot(crowded()).await.unwrap_err();
+        let error = auth_error(&error);
+        assert!(
+            error.to_string().contains("more headers"),
+            "{warm}: {error}"
+        );
+        send(&client, BUCKET).await.unwrap();
+    }
+    assert_eq!(projects(&inner), ["my-project", "my-project"]);
 }
 
 #[tokio::test(start_paused = true)]

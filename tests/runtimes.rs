@@ -16,10 +16,12 @@ use std::{
 };
 
 use futures_util::{FutureExt, future::join_all};
-use support::{Answer, BUCKET, FakeMds, Inner, Reply, Script, send};
+use support::{Answer, BUCKET, FakeMds, Inner, Reply, Script, TraceTap, send};
 use tokio::runtime::{Builder, Runtime};
 use tower::Layer;
-use tower_scoped_auth::{ScopedAuth, ScopedAuthLayer, TokenCache, test_util::TestClock};
+use tower_scoped_auth::{
+    Audience, ScopedAuth, ScopedAuthLayer, Scopes, TokenCache, TokenRequest, test_util::TestClock,
+};
 
 fn current_thread() -> Runtime {
     Builder::new_current_thread().enable_all().build().unwrap()
@@ -97,6 +99,90 @@ fn s085_the_runtime_falls_idle_in_the_middle_of_its_fetch() {
         begun.elapsed()
     );
     drop(idle);
+}
+
+#[test]
+fn s085_runtimes_that_fall_idle_keep_no_turn() {
+    const TURNS: usize = 16;
+
+    // As many as may run at once hang; the rest is answered.
+    let source = Script::new(|call| match call.number {
+        ..=TURNS => Answer::hang(),
+        _ => Answer::token("tok", 3599),
+    });
+    let cache = TokenCache::builder(source.clone())
+        .attempt_timeout(Duration::from_millis(300))
+        .build()
+        .unwrap();
+    let wanted = |n: usize| TokenRequest::access_token(Scopes::new([n.to_string()]).unwrap());
+    let idle = current_thread();
+    let begins = (0..TURNS).map(|n| {
+        let cache = cache.clone();
+        async move {
+            assert!(cache.token(&wanted(n)).now_or_never().is_none());
+        }
+    });
+    idle.block_on(async {
+        join_all(begins).await;
+        while source.calls() < TURNS {
+            tokio::task::yield_now().await;
+        }
+    });
+    // Nobody drives them from here on. Whoever asks takes over, and has a turn for it.
+    current_thread().block_on(async {
+        let all = (0..2 * TURNS).map(|n| {
+            let cache = cache.clone();
+            async move { cache.token(&wanted(n)).await.map(drop) }
+        });
+        for one in join_all(all).await {
+            one.unwrap();
+        }
+    });
+    assert_eq!(source.calls(), 3 * TURNS);
+    drop(idle);
+}
+
+#[test]
+fn keep_fresh_without_a_runtime_ends_and_says_so() {
+    let (tap, _guard) = TraceTap::install();
+    let (source, tried) = (
+        Script::tokens(3599),
+        TokenRequest::access_token(Scopes::default()),
+    );
+    let cache = TokenCache::new(source.clone());
+    let ends = |request: &TokenRequest| cache.keep_fresh(request).now_or_never().is_some();
+    assert!(ends(&tried), "no runtime");
+    let bare = Builder::new_current_thread().build().unwrap();
+    bare.block_on(async { assert!(ends(&tried), "no timers") });
+    current_thread().block_on(async {
+        let nobodys = TokenRequest::id_token(Audience::per_origin());
+        assert!(ends(&nobodys), "no source can be asked");
+        assert!(!ends(&tried));
+    });
+    assert_eq!(tap.count("WARN"), 3, "{}", tap.text());
+    assert_eq!(
+        cache.len(),
+        1,
+        "nothing is remembered for what cannot be asked"
+    );
+}
+
+#[test]
+fn without_timers_a_refresh_is_a_failed_attempt() {
+    let source = Script::tokens(2);
+    let (cache, inner) = (TokenCache::new(source.clone()), Inner::new());
+    let client = ScopedAuthLayer::from_cache(cache.clone()).layer(inner.clone());
+    current_thread().block_on(send(&client, BUCKET)).unwrap();
+    thread::sleep(Duration::from_millis(1_050)); // half of its life
+    let bare = Builder::new_current_thread().build().unwrap();
+    bare.block_on(async {
+        send(&client, BUCKET).await.unwrap();
+        tokio::task::yield_now().await;
+    });
+    let status = cache.status(&TokenRequest::access_token(Scopes::default()));
+    let error = status.last_error().expect("it failed").to_string();
+    assert!(error.contains("runtime"), "{error}");
+    assert_eq!(source.calls(), 1);
 }
 
 #[test]

@@ -189,7 +189,7 @@ impl Destinations {
     }
 }
 
-/// The origin of `target`, as an audience: `https://host[:port]`.
+/// The origin of `target`, as an audience: `scheme://host[:port]`.
 pub(crate) fn audience_of(target: &Target<'_>) -> Result<String, AuthError> {
     match Origin::of(target) {
         Ok(origin) => Ok(origin.to_string()),

@@ -122,7 +122,7 @@ where
 #[cold]
 fn unauthorized<T: AuthResponse>(mut response: T, watch: Option<Watch>) -> T {
     if let Some(watch) = watch {
-        watch.refused();
+        watch.rejected();
         response.extensions_mut().insert(Rejected);
     }
     response

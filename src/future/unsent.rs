@@ -38,10 +38,10 @@ impl<S, R> Unsent<S, R> {
         let Wait {
             supply,
             asker,
-            refused,
+            rejected,
         } = wait;
         Self::Waiting {
-            acquire: Acquire::new(supply, Some(asker), refused),
+            acquire: Acquire::new(supply, Some(asker), rejected),
             asker,
             parts: Some((ready_inner, request)),
         }

@@ -29,7 +29,11 @@ pub(crate) async fn attempt(
         noted(panic);
         Err(AuthError::new(Kind::Panic, "the token source panicked"))
     });
-    timeout(limit, unwinding).await.unwrap_or_else(|_elapsed| {
+    // The only way to find out whether the runtime was built with `enable_time`.
+    let Ok(limited) = catch_unwind(AssertUnwindSafe(|| timeout(limit, unwinding))) else {
+        return Err(AuthError::no_runtime());
+    };
+    limited.await.unwrap_or_else(|_elapsed| {
         let reason = format!("the token source did not answer within {limit:?}");
         Err(AuthError::new(Kind::Timeout, reason))
     })

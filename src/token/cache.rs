@@ -14,6 +14,7 @@ use tokio::{runtime::Handle, sync::Notify};
 
 use super::{
     cache_builder::TokenCacheBuilder,
+    fetcher::Fetcher,
     keep_fresh,
     lease::{Asker, Stamp},
     meters::Meters,
@@ -21,7 +22,7 @@ use super::{
     source::TokenSource,
     status::TokenStatus,
     supplies::{Supplies, make_room},
-    supply::{Fetcher, Supply},
+    supply::Supply,
     value::Token,
     wait::Acquire,
 };
@@ -132,8 +133,9 @@ impl TokenCache {
     /// clocks at least every 30 s, so it notices a suspended machine. Dropping it stops only the
     /// watching.
     ///
-    /// It never fails: failed attempts are repeated at the cache's pace, and seen in
-    /// [`status`](Self::status).
+    /// Failed attempts are repeated at the cache's pace, and seen in [`status`](Self::status). Where it can
+    /// do nothing at all, it says so in one `WARN` and ends at once: polled outside a Tokio runtime with time
+    /// enabled, or for [`Audience::per_origin`](crate::Audience::per_origin), which no source can be asked for.
     pub fn keep_fresh(
         &self,
         request: &TokenRequest,
@@ -228,13 +230,13 @@ impl WeakCache {
 
     /// Sees to a refresh of `request`'s token if one is due, and returns how long to sleep until the
     /// next look. `None` once the cache is gone.
-    pub(crate) fn tend(&self, request: &TokenRequest) -> Option<Duration> {
+    pub(crate) fn tend(&self, request: &TokenRequest, runtime: &Handle) -> Option<Duration> {
         let cache = TokenCache {
             inner: self.inner.upgrade()?,
         };
         let supply = cache.supply(request);
         supply.touch(supply.now().mono);
-        Some(supply.tend(&Handle::current()))
+        Some(supply.tend(runtime))
     }
 }
 

@@ -5,8 +5,8 @@ use std::{fmt, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 use tokio::sync::Semaphore;
 
 use super::{
-    cache::TokenCache, clock::Clock, events::Limiter, meters::Meters, rate::Rate, schedule::LEAD,
-    slot::Limits, source::TokenSource, supply::Fetcher,
+    cache::TokenCache, clock::Clock, events::Limiter, fetcher::Fetcher, meters::Meters, rate::Rate,
+    schedule::LEAD, slot::Limits, source::TokenSource,
 };
 use crate::config_error::ConfigError;
 
@@ -64,7 +64,8 @@ impl<S: TokenSource> TokenCacheBuilder<S> {
     /// The longest a request waits when there is no usable token. Default: 30 s; at most 1 h.
     ///
     /// Zero means that no request waits for a token that has to be fetched first: it fails, and
-    /// the fetch goes on.
+    /// the fetch goes on. A request that can do with the token there is, in its last ten seconds or after a
+    /// 401, still waits up to 3 s for a better one.
     pub fn max_wait(mut self, wait: Duration) -> Self {
         self.max_wait = wait;
         self

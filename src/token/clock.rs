@@ -1,4 +1,4 @@
-//! The two clocks a token's life is measured on, and the test clock.
+//! The two clocks a token's life is measured on.
 //!
 //! A lease ends at the *earlier* of its monotonic and its wall deadline. The monotonic clock cannot
 //! be set, but it stands still while the machine sleeps; the wall clock runs through a suspend, but

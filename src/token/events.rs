@@ -14,9 +14,12 @@ use tracing::{debug, error, warn};
 
 use super::{
     clock::{Clock, Moment},
+    fetcher::Fetcher,
+    request::TokenRequest,
     slot::{Outcome, Verdict},
-    supply::{Fetcher, Supply},
+    supply::Supply,
 };
+use crate::error::AuthError;
 
 /// What users filter by. Not the module's path: modules move.
 pub(crate) const TARGET: &str = "tower_scoped_auth";
@@ -79,7 +82,7 @@ pub(crate) fn attempt(
     match &verdict.result {
         Ok(outcome) => {
             let outcome = match outcome {
-                Outcome::Published { .. } => outcome::PUBLISHED,
+                Outcome::Published => outcome::PUBLISHED,
                 Outcome::Extended => outcome::EXTENDED,
                 Outcome::Unchanged => outcome::UNCHANGED,
             };
@@ -108,6 +111,15 @@ pub(crate) fn attempt(
             }
         }
     }
+}
+
+/// `keep_fresh` ends, because there is nothing it could do.
+pub(crate) fn not_kept_fresh(request: &TokenRequest, error: &AuthError) {
+    let (reason, error) = (error.reason(), error.on_one_line());
+    warn!(
+        name: "not_kept_fresh", target: TARGET,
+        %request, reason, error, "the token is not kept fresh",
+    );
 }
 
 /// An attempt's task was dropped before its end.

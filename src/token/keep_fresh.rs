@@ -10,39 +10,62 @@ use std::{
     time::Duration,
 };
 
-use tokio::{
-    sync::Notify,
-    time::{sleep, timeout},
-};
+use tokio::{runtime::Handle, sync::Notify, time::Instant};
 
-use super::{cache::WeakCache, request::TokenRequest};
+use super::{cache::WeakCache, events, request::TokenRequest, wait::new_timer};
+use crate::error::AuthError;
 
 /// Timers stand still while the machine sleeps; the wall clock is looked at this often at least.
 const HEARTBEAT: Duration = Duration::from_secs(30);
 
+/// A pause of zero must not keep the thread.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
+
 pub(crate) async fn run(cache: WeakCache, closed: Arc<Notify>, request: TokenRequest) {
+    if let Err(error) = watch(cache, closed, &request).await {
+        events::not_kept_fresh(&request, &error);
+    }
+}
+
+/// Ends well when the cache is gone, and with an error where it can do nothing.
+async fn watch(
+    cache: WeakCache,
+    closed: Arc<Notify>,
+    request: &TokenRequest,
+) -> Result<(), AuthError> {
+    request.check()?;
     loop {
         // Listening begins before the look: a cache that goes away in between is not missed.
         let mut gone = pin!(closed.notified());
         gone.as_mut().enable();
         // Likewise for a verdict: the pace of what comes next counts from there, not from when an
         // attempt would have been given up.
-        let Some(landed) = cache.landed(&request) else {
-            return;
+        let Some(landed) = cache.landed(request) else {
+            return Ok(());
         };
         let mut landed = pin!(landed.notified());
         landed.as_mut().enable();
-        let Some(pause) = cache.tend(&request) else {
-            return;
+        // Each time: a future can be moved from one runtime to another.
+        let runtime = Handle::try_current().map_err(|_| AuthError::no_runtime())?;
+        let mut timer = pin!(new_timer(Instant::now() + HEARTBEAT)?);
+        let Some(pause) = cache.tend(request, &runtime) else {
+            return Ok(());
         };
-        let gone = poll_fn(|cx| match gone.as_mut().poll(cx) {
-            Poll::Ready(()) => Poll::Ready(true),
-            Poll::Pending => landed.as_mut().poll(cx).map(|()| false),
+        let pause = pause.clamp(SHORTEST_PAUSE, HEARTBEAT);
+        timer.as_mut().reset(Instant::now() + pause);
+        let is_gone = poll_fn(|cx| {
+            if gone.as_mut().poll(cx).is_ready() {
+                return Poll::Ready(true);
+            }
+            let again = landed.as_mut().poll(cx).is_ready() || timer.as_mut().poll(cx).is_ready();
+            if again {
+                Poll::Ready(false)
+            } else {
+                Poll::Pending
+            }
         });
-        if timeout(pause.min(HEARTBEAT), gone).await == Ok(true) {
-            return;
+        if is_gone.await {
+            return Ok(());
         }
-        // A pause of zero must not keep the thread.
-        sleep(Duration::from_millis(1)).await;
     }
 }

@@ -26,7 +26,9 @@
 //! | [`current`] | the lease in service, and whether it has changed | why it changes |
 //! | [`slot`], [`waiters`] | the state machine: who may fetch, who waits | clocks, runtimes, sources |
 //! | [`attempt`] | one call of a source: its time, its panics | what becomes of the answer |
-//! | [`supply`] | how one attempt runs as a task | who asked, and why |
+//! | [`fetcher`] | the source, and the bounds over all slots | slots, who asked |
+//! | [`flight`] | how one attempt runs as a task | who asked, and why |
+//! | [`supply`] | one request's slot, and what it needs from outside | HTTP |
 //! | [`wait`] | a waiting request's timer | what it is waiting for |
 //! | [`cache`], [`cache_builder`], [`supplies`], [`keep_fresh`], [`status`] | one supply per request | HTTP requests, destinations |
 //! | [`source`], [`from_service`] | the question a source answers | everything above |
@@ -38,6 +40,8 @@ pub(crate) mod cache_builder;
 pub(crate) mod clock;
 pub(crate) mod current;
 pub(crate) mod events;
+mod fetcher;
+mod flight;
 mod from_service;
 mod keep_fresh;
 pub(crate) mod lease;

@@ -50,7 +50,7 @@ pub enum TokenState {
     Empty,
     /// Good, and not yet due for a refresh.
     Fresh,
-    /// Good, and due for a refresh (or refused by a destination).
+    /// Good, and due for a refresh (or rejected by a destination).
     Stale,
     /// Past its expiry: requests wait or fail.
     Expired,

@@ -1,60 +1,32 @@
 //! One token request's slot, together with what fills it: the source, the clock, the runtime.
 //!
-//! This is where a decision of the slot becomes a task. The task is one attempt, no more: it waits
-//! for one of the cache's permits, calls the source once under a time limit, and reports. It holds
-//! the supply weakly, so that dropping the last handle ends it. If its runtime drops it instead, a
-//! guard tells the slot, and a waiter flies in its place.
+//! This is where a decision of the slot becomes a task, and where a request's readings of the clock and of
+//! the runtime come from.
 
 use std::{
-    any::Any,
-    panic::AssertUnwindSafe,
     sync::{
-        Arc, Weak,
+        Arc,
         atomic::{AtomicI64, Ordering},
     },
     task::Waker,
     time::Duration,
 };
 
-use tokio::{
-    runtime::Handle,
-    sync::{Notify, Semaphore},
-    time::Instant,
-};
+use tokio::{runtime::Handle, sync::Notify};
 
 use super::{
-    attempt::attempt,
-    clock::{Clock, Moment},
+    clock::Moment,
     current::Memo,
-    events,
+    fetcher::Fetcher,
+    flight::Flight,
     lease::{Asker, Stamp},
-    meters::{Meters, TokenMeter},
-    rate::{COME_BACK, Rate},
+    meters::TokenMeter,
+    rate::COME_BACK,
     request::TokenRequest,
-    slot::{Allowance, Ask, Launch, Limits, Slot, Step},
-    source::DynSource,
+    slot::{Allowance, Ask, Launch, Slot, Step},
     status::TokenStatus,
     value::Token,
 };
-use crate::error::AuthError;
-
-/// What all slots of a cache fetch with.
-pub(crate) struct Fetcher {
-    /// A panic in it is caught and becomes a failed attempt, so nothing of ours is left half done.
-    pub(crate) source: AssertUnwindSafe<Arc<dyn DynSource>>,
-    pub(crate) source_name: &'static str,
-    pub(crate) clock: Clock,
-    pub(crate) limits: Limits,
-    /// Fetches that may run at once, over all slots.
-    ///
-    /// Nobody panics between taking a permit and giving it back. Tokio says so of its semaphore only
-    /// when built without `parking_lot`.
-    pub(crate) permits: AssertUnwindSafe<Arc<Semaphore>>,
-    /// Refreshes ahead of time, over all slots.
-    pub(crate) refreshes: Rate,
-    pub(crate) log: events::Limiter,
-    pub(crate) meters: Meters,
-}
 
 /// What every request reads stands first, side by side: with many token requests in use, each cache
 /// line of each of them is one to be fetched.
@@ -104,6 +76,10 @@ impl Supply {
 
     pub(crate) fn landed(&self) -> Arc<Notify> {
         Arc::clone(&self.landed)
+    }
+
+    pub(super) fn note_landing(&self) {
+        self.landed.notify_waiters();
     }
 
     pub(crate) fn status(&self) -> TokenStatus {
@@ -191,7 +167,9 @@ impl Supply {
         let pause = Duration::from_nanos(pause.max(0).unsigned_abs());
         match allowance {
             // Due, and not begun. Not all at the same moment: those that find no room would be as many again.
-            Allowance::Needed if pause.is_zero() => COME_BACK.mul_f64(0.5 + fastrand::f64() / 2.0),
+            Allowance::Needed | Allowance::Queued if pause.is_zero() => {
+                COME_BACK.mul_f64(0.5 + fastrand::f64() / 2.0)
+            }
             _ => pause,
         }
     }
@@ -203,16 +181,10 @@ impl Supply {
         if launch.ahead {
             self.fetcher.refreshes.charge(now.mono);
         }
-        let flight = Flight {
-            id: launch.id,
-            supply: Arc::downgrade(self),
-            fetcher: Arc::clone(&self.fetcher),
-            landed: false,
-        };
-        let request = self.request.clone();
-        // `spawn` does not carry the caller's span along: the fetch is nobody's in particular.
-        let task = runtime.spawn(flight.fly(request));
-        self.slot.attach(launch.id, task.abort_handle());
+        drop(launch.freed);
+        let flight = Flight::new(launch.id, self, &self.fetcher);
+        let task = flight.take_off(self.request.clone(), runtime);
+        self.slot.attach(launch.id, task);
     }
 }
 
@@ -221,77 +193,5 @@ impl Drop for Supply {
         if let Some(task) = self.slot.close() {
             task.abort();
         }
-    }
-}
-
-/// One attempt, and the guard that reports when it does not come to its end.
-struct Flight {
-    id: u64,
-    supply: Weak<Supply>,
-    fetcher: Arc<Fetcher>,
-    landed: bool,
-}
-
-impl Flight {
-    async fn fly(mut self, request: TokenRequest) {
-        let fetcher = Arc::clone(&self.fetcher);
-        // Closed by nobody: an error cannot come. If it did, flying without a permit is right.
-        let _permit = fetcher.permits.acquire().await;
-        let (sent, begun) = (fetcher.clock.now(), Instant::now());
-        let result = fetcher.attempt(request).await;
-        // By a clock with a finer grain than ours: it is for people only.
-        let (now, took) = (fetcher.clock.now(), begun.elapsed());
-        self.landed = true;
-        let Some(supply) = self.supply.upgrade() else {
-            return;
-        };
-        let result = result.map(|token| (token, sent));
-        let number = supply.slot.glance().failures().saturating_add(1);
-        let verdict = supply.slot.finish(self.id, result, now, fastrand::f64());
-        supply.landed.notify_waiters();
-        events::attempt(&supply, number, &verdict, took, now);
-    }
-}
-
-impl Drop for Flight {
-    fn drop(&mut self) {
-        if self.landed {
-            return;
-        }
-        if let Some(supply) = self.supply.upgrade() {
-            supply.slot.abandon(self.id, supply.now(), fastrand::f64());
-            supply.landed.notify_waiters();
-            events::abandoned(&supply);
-        }
-    }
-}
-
-impl Fetcher {
-    fn allowance(&self, has_runtime: bool, now: Moment) -> Allowance {
-        // A refresh that would queue for a permit would stand in front of those who cannot wait.
-        let has_room = self.permits.available_permits() > 0 && self.refreshes.has_room(now.mono);
-        match (has_runtime, has_room) {
-            (false, _) => Allowance::Nothing,
-            (true, false) => Allowance::Needed,
-            (true, true) => Allowance::Anything,
-        }
-    }
-
-    async fn attempt(&self, request: TokenRequest) -> Result<Token, AuthError> {
-        attempt(&**self.source, request, self.limits.attempt, |panic| {
-            events::panicked(self, &self.clock, panic_message(panic));
-        })
-        .await
-    }
-}
-
-fn panic_message(panic: &(dyn Any + Send)) -> &str {
-    match (
-        panic.downcast_ref::<&'static str>(),
-        panic.downcast_ref::<String>(),
-    ) {
-        (Some(text), _) => text,
-        (None, Some(text)) => text,
-        (None, None) => "(no message)",
     }
 }

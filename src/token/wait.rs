@@ -55,9 +55,9 @@ pin_project! {
 const SHORTEST_SLEEP: Duration = Duration::from_millis(1);
 
 impl Acquire {
-    /// `refused`: this request was answered 401 with the token that was in service.
-    pub(crate) fn new(supply: Arc<Supply>, asker: Option<Asker>, refused: bool) -> Self {
-        let ask = Ask::new(asker, refused);
+    /// `rejected`: this request was answered 401 with the token that was in service.
+    pub(crate) fn new(supply: Arc<Supply>, asker: Option<Asker>, rejected: bool) -> Self {
+        let ask = Ask::new(asker, rejected);
         Self {
             supply,
             ask,
@@ -120,7 +120,7 @@ impl Future for Acquire {
 }
 
 /// A Tokio timer; a runtime without one is an error, not a panic.
-fn new_timer(at: Instant) -> Result<Sleep, AuthError> {
+pub(super) fn new_timer(at: Instant) -> Result<Sleep, AuthError> {
     if Handle::try_current().is_err() {
         return Err(AuthError::no_runtime());
     }

@@ -1,7 +1,7 @@
 //! Who is to be woken: a list of wakers with constant-time entry and exit.
 //!
-//! Plain data for the slot, which holds its lock around every call. Wakers that leave are handed
-//! back, so that they are dropped outside that lock.
+//! Plain data for the slot, which holds its lock around every call. Wakers come in as they are kept, and
+//! those that leave are handed back: none is cloned or dropped under that lock.
 
 use std::{mem, task::Waker};
 
@@ -27,17 +27,16 @@ pub(crate) struct Ticket {
 }
 
 impl Waiters {
-    /// Enters `waker`, or replaces the one entered under `ticket`; returns the replaced one.
+    /// Enters the waker, or puts it in the place of the one entered under `ticket`. It is taken if there
+    /// is room, and the replaced one left for it.
     pub(crate) fn register(
         &mut self,
         ticket: &mut Option<Ticket>,
-        waker: &Waker,
-    ) -> Result<Option<Waker>, AuthError> {
+        waker: &mut Option<Waker>,
+    ) -> Result<(), AuthError> {
         if let Some(place) = self.place(*ticket) {
-            if place.as_ref().is_some_and(|known| known.will_wake(waker)) {
-                return Ok(None);
-            }
-            return Ok(place.replace(waker.clone()));
+            mem::swap(place, waker);
+            return Ok(());
         }
         if self.len() >= MOST {
             *ticket = None;
@@ -58,9 +57,9 @@ impl Waiters {
         };
         *ticket = Some(entered);
         if let Some(place) = self.place(Some(entered)) {
-            *place = Some(waker.clone());
+            *place = waker.take();
         }
-        Ok(None)
+        Ok(())
     }
 
     /// Leaves the list, if still on it.
@@ -94,17 +93,17 @@ mod tests {
 
     #[test]
     fn places_are_reused_and_old_tickets_are_void() {
-        let waker = Waker::noop();
+        let waker = || Some(Waker::noop().clone());
         let mut waiters = Waiters::default();
         let (mut first, mut second) = (None, None);
-        waiters.register(&mut first, waker).unwrap();
-        waiters.register(&mut second, waker).unwrap();
+        waiters.register(&mut first, &mut waker()).unwrap();
+        waiters.register(&mut second, &mut waker()).unwrap();
         assert_eq!(waiters.len(), 2);
 
         let void = first;
         assert!(waiters.remove(&mut first).is_some());
         assert!(first.is_none());
-        waiters.register(&mut first, waker).unwrap();
+        waiters.register(&mut first, &mut waker()).unwrap();
         assert_eq!(first, void, "the place is used again");
         assert_eq!(waiters.len(), 2);
 
@@ -120,14 +119,10 @@ mod tests {
     #[test]
     fn s175_the_number_of_waiters_is_bounded() {
         let mut waiters = Waiters::default();
+        let mut enter = || waiters.register(&mut None, &mut Some(Waker::noop().clone()));
         for _ in 0..MOST {
-            waiters.register(&mut None, Waker::noop()).unwrap();
+            enter().unwrap();
         }
-        assert!(
-            waiters
-                .register(&mut None, Waker::noop())
-                .unwrap_err()
-                .is_overload()
-        );
+        assert!(enter().unwrap_err().is_overload());
     }
 }

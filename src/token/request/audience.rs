@@ -44,8 +44,8 @@ impl Audience {
         })
     }
 
-    /// Each request's own origin (`https://host[:port]`) is its audience: one client for many Cloud
-    /// Run services, with one cached ID token each.
+    /// Each request's own origin (`https://host[:port]`; `http://…` where such a destination is allowed) is
+    /// its audience: one client for many Cloud Run services, with one cached ID token each.
     ///
     /// This is a layer's or a request's choice. Outside of one there is no origin to take, so a
     /// [`TokenRequest`](super::TokenRequest) made of it directly is an error where it is used.

@@ -24,8 +24,8 @@ pub(super) const BETTER_WAIT: Duration = Duration::from_secs(3);
 #[derive(Debug)]
 pub(crate) struct Ask {
     asker: Option<Asker>,
-    /// This request was refused with the token in service: any other is better.
-    refused: bool,
+    /// This request was answered 401 with the token in service: any other is better.
+    rejected: bool,
     arrival: Option<Arrival>,
     ticket: Option<Ticket>,
 }
@@ -52,7 +52,7 @@ pub(super) enum Need {
     Nothing,
     /// Serve at once, and see to a refresh, which is early enough at any time soon.
     Refresh,
-    /// Serve at once, and see to another token: somebody else was refused with this one.
+    /// Serve at once, and see to another token: somebody else was answered 401 with this one.
     Replace,
     /// Worth waiting a little for another one.
     Better,
@@ -61,10 +61,10 @@ pub(super) enum Need {
 }
 
 impl Ask {
-    pub(crate) fn new(asker: Option<Asker>, refused: bool) -> Self {
+    pub(crate) fn new(asker: Option<Asker>, rejected: bool) -> Self {
         Self {
             asker,
-            refused,
+            rejected,
             arrival: None,
             ticket: None,
         }
@@ -79,7 +79,8 @@ impl Ask {
             return Need::Token;
         }
         let rejected = lease.is_rejected();
-        if rejected && (self.refused || lease.is_rejected_by(self.asker)) || phase == Phase::Guard {
+        let by_us = self.rejected || lease.is_rejected_by(self.asker);
+        if rejected && by_us || phase == Phase::Guard {
             return Need::Better;
         }
         match phase {
@@ -102,26 +103,27 @@ impl Slot {
         allowance: Allowance,
         timed_out: bool,
     ) -> (Step, Option<Launch>) {
-        let mut replaced = None;
-        let (step, launch) = {
-            let mut state = self.lock();
-            let lease = self.current.load_full();
-            let (step, launch) = self.decide(&mut state, ask, lease, now, allowance, timed_out);
-            match step {
-                Step::Wait { .. } => match state.waiters.register(&mut ask.ticket, waker) {
-                    Ok(old) => {
-                        replaced = old;
-                        (step, launch)
-                    }
-                    Err(full) => (Step::Fail(full), launch),
-                },
-                Step::Use(_) | Step::Fail(_) => {
-                    replaced = state.waiters.remove(&mut ask.ticket);
-                    (step, launch)
-                }
+        // Cloned before the lock is taken, and what is left here is dropped after it is given back.
+        let (mut waker, mut left) = (Some(waker.clone()), None);
+        let mut state = self.lock();
+        let lease = self.current.load_full();
+        let held = lease.clone();
+        let (step, launch) = self.decide(&mut state, ask, lease, now, allowance, timed_out);
+        let step = match step {
+            Step::Wait { .. } => match state.waiters.register(&mut ask.ticket, &mut waker) {
+                Ok(()) => step,
+                // No room to wait for a better one.
+                Err(full) => held
+                    .filter(|held| held.edges().phase(now) != Phase::Expired)
+                    .map_or(Step::Fail(full), Step::Use),
+            },
+            Step::Use(_) | Step::Fail(_) => {
+                left = state.waiters.remove(&mut ask.ticket);
+                step
             }
         };
-        drop(replaced);
+        drop(state);
+        drop((waker, left));
         (step, launch)
     }
 
@@ -227,5 +229,46 @@ impl Slot {
                 }
             }
         }
+    }
+}
+
+#[cfg(all(test, not(scoped_auth_loom)))]
+mod tests {
+    use super::*;
+    use crate::token::{slot::Limits, value::Token};
+
+    #[test]
+    fn s175_who_finds_no_room_to_wait_goes_with_the_token_there_is() {
+        const LIFE: Duration = Duration::from_secs(60);
+
+        let limits = Limits {
+            lead: Duration::from_secs(20),
+            attempt: Duration::from_secs(3),
+            max_wait: Duration::from_secs(30),
+        };
+        let slot = Slot::new(limits);
+        let at = |seconds: u64| Moment {
+            mono: nanos(Duration::from_secs(seconds)),
+            wall: nanos(Duration::from_secs(seconds)),
+        };
+        let look = |now| {
+            let mut ask = Ask::new(None, false);
+            slot.look(&mut ask, now, Waker::noop(), Allowance::Anything, false)
+        };
+        let (_, launch) = look(at(0));
+        let token = Ok((Token::new("tok", LIFE), at(0)));
+        let _ = slot.finish(launch.unwrap().id, token, at(0), 0.0);
+        while slot
+            .lock()
+            .waiters
+            .register(&mut None, &mut Some(Waker::noop().clone()))
+            .is_ok()
+        {}
+
+        let (step, launch) = look(at(55));
+        assert!(matches!(step, Step::Use(_)), "its last ten seconds");
+        assert!(launch.is_some(), "and another one is fetched");
+        let (step, _) = look(at(61));
+        assert!(matches!(step, Step::Fail(error) if error.is_overload()));
     }
 }

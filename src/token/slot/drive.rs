@@ -3,7 +3,7 @@
 
 use std::{sync::atomic::Ordering, time::Duration};
 
-use tokio::task::AbortHandle;
+use tokio::{sync::OwnedSemaphorePermit, task::AbortHandle};
 
 use super::{
     Slot,
@@ -27,6 +27,8 @@ pub(super) const NEAR: Duration = Duration::from_secs(1);
 pub(crate) enum Allowance {
     /// There is no runtime to fetch on.
     Nothing,
+    /// What is needed now, and it will queue: as many fetches as may run at once do so.
+    Queued,
     /// What is needed now; of refreshes ahead of time, enough have begun.
     Needed,
     Anything,
@@ -52,6 +54,8 @@ pub(crate) struct Launch {
     pub(crate) ahead: bool,
     /// The task of the flight this one takes over from; to be aborted outside the lock.
     pub(crate) supersedes: Option<AbortHandle>,
+    /// That flight's turn; to be given back outside the lock.
+    pub(crate) freed: Option<OwnedSemaphorePermit>,
 }
 
 pub(super) enum Drive {
@@ -84,6 +88,11 @@ impl Slot {
             if now.mono < until {
                 return Drive::InFlight { until };
             }
+            if !flight.departed && allowance == Allowance::Queued {
+                // It waits for its turn. Whoever took over would begin at the queue's end.
+                let until = now.mono.saturating_add(nanos(NEAR));
+                return Drive::InFlight { until };
+            }
         } else {
             let at = state.next(lease);
             if now.mono < at {
@@ -95,23 +104,46 @@ impl Slot {
                 at: now.mono.saturating_add(nanos(NEAR)),
             };
         }
-        let superseded = state.flight.take();
+        let mut superseded = state.flight.take();
         let id = state.flights;
         state.flights = id.wrapping_add(1);
         let dry = lease.is_none_or(|lease| lease.edges().phase(now) == Phase::Expired);
         state.flight = Some(Flight {
             id,
             started: now.mono,
+            departed: false,
             dry,
             abort: None,
+            permit: None,
         });
         state.pace.started(now.mono);
         self.note_quiet(state, lease);
         Drive::Begun(Launch {
             id,
             ahead: need == Need::Refresh,
-            supersedes: superseded.and_then(|flight| flight.abort),
+            supersedes: superseded.as_mut().and_then(|flight| flight.abort.take()),
+            freed: superseded.and_then(|flight| flight.permit),
         })
+    }
+
+    /// Flight `id` has its turn: its time counts from now. `Err` gives the permit back to a flight that
+    /// was taken over while it queued, and is not to ask.
+    pub(crate) fn depart(
+        &self,
+        id: u64,
+        now: Moment,
+        permit: Option<OwnedSemaphorePermit>,
+    ) -> Result<(), Option<OwnedSemaphorePermit>> {
+        let mut state = self.lock();
+        let Some(flight) = state.flight.as_mut().filter(|flight| flight.id == id) else {
+            return Err(permit);
+        };
+        flight.started = now.mono;
+        flight.departed = true;
+        flight.permit = permit;
+        state.pace.started(now.mono);
+        self.note_quiet(&state, self.current.load().as_deref());
+        Ok(())
     }
 
     pub(super) fn note_quiet(&self, state: &State, lease: Option<&Lease>) {

@@ -24,7 +24,7 @@ use crate::{
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Outcome {
     /// A new token is in service.
-    Published { generation: u64 },
+    Published,
     /// The same token lives longer than thought.
     Extended,
     /// Nothing better than what there was.
@@ -49,18 +49,20 @@ impl Slot {
         now: Moment,
         draw: f64,
     ) -> Verdict {
-        let (verdict, woken) = {
+        let (verdict, woken, _dropped_unlocked) = {
             let mut state = self.lock();
             let flight = state.flight.take_if(|flight| flight.id == id);
-            let refused = state.invalidated || self.holds_rejected();
+            let out_of_favour = state.invalidated || self.holds_rejected();
             let result =
                 result.and_then(|(token, sent)| self.accept(&mut state, token, sent, now, draw));
-            let result = match flight {
+            // It ends with an error of the source's own type.
+            let past = state.trouble.clone();
+            let result = match &flight {
                 Some(flight) => state.conclude(
-                    &flight,
+                    flight,
                     result,
                     self.is_unquestioned(now),
-                    refused,
+                    out_of_favour,
                     now,
                     draw,
                 ),
@@ -75,7 +77,7 @@ impl Slot {
                 live: edges.is_some_and(|edges| edges.phase(now) != Phase::Expired),
             };
             self.note_quiet(&state, lease.as_deref());
-            (verdict, state.waiters.drain())
+            (verdict, state.waiters.drain(), (flight, past))
         };
         wake_all(woken);
         verdict
@@ -83,11 +85,11 @@ impl Slot {
 
     /// The task of flight `id` was dropped without a verdict: somebody else must fly.
     pub(crate) fn abandon(&self, id: u64, now: Moment, draw: f64) {
-        let woken = {
+        let (woken, _dropped_unlocked) = {
             let mut state = self.lock();
-            if state.flight.take_if(|flight| flight.id == id).is_none() {
+            let Some(flight) = state.flight.take_if(|flight| flight.id == id) else {
                 return;
-            }
+            };
             state.abandoned = state.abandoned.saturating_add(1);
             // Once is a runtime that went away. A runtime that drops every task it is given must
             // not be asked in a tight loop.
@@ -95,7 +97,7 @@ impl Slot {
                 state.pace.failed(now.mono, None, draw);
             }
             self.note_quiet(&state, self.current.load().as_deref());
-            state.waiters.drain()
+            (state.waiters.drain(), flight)
         };
         wake_all(woken);
     }
@@ -129,7 +131,7 @@ impl Slot {
                 self.current.store(Some(Arc::new(held.with_edges(edges))));
                 return Ok(Outcome::Extended);
             }
-            // A live token that nobody refused yields only to one that lives longer.
+            // A live token that nobody rejected yields only to one that lives longer.
             Some(held) if !held.is_rejected() && !longer(&held) => return Ok(Outcome::Unchanged),
             _ => Lease::new(token, state.generation.wrapping_add(1), edges),
         };
@@ -141,9 +143,7 @@ impl Slot {
         state.invalidated = false;
         // Published here, before anyone is woken.
         self.current.store(Some(Arc::new(lease)));
-        Ok(Outcome::Published {
-            generation: state.generation,
-        })
+        Ok(Outcome::Published)
     }
 
     pub(super) fn holds_rejected(&self) -> bool {
@@ -161,7 +161,7 @@ impl State {
         flight: &Flight,
         result: Result<Outcome, AuthError>,
         unquestioned: bool,
-        refused: bool,
+        out_of_favour: bool,
         now: Moment,
         draw: f64,
     ) -> Result<Outcome, AuthError> {
@@ -171,9 +171,9 @@ impl State {
             Ok(outcome) => {
                 self.failed_dry = 0;
                 self.trouble = None;
-                // A token fetched because the last one was refused keeps the slow pace, or two
-                // tokens that are both refused would follow each other without a pause.
-                if unquestioned && !refused {
+                // A token fetched because the last one was out of favour keeps the slow pace, or two
+                // tokens that are both answered 401 would follow each other without a pause.
+                if unquestioned && !out_of_favour {
                     self.pace.progressed(now.mono);
                 } else {
                     self.pace.stalled(now.mono, draw);

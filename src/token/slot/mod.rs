@@ -27,9 +27,8 @@
 //!   came back after all) may still publish a better token, and changes nothing else.
 //! - A lease is published before anyone is woken, and a waiter looks and registers in one critical
 //!   section: a wake-up can be neither lost nor early.
-//! - Wakers are called, and dropped, outside the lock.
-//! - No user code runs under the lock, so a poisoned mutex says nothing about the data: it is used
-//!   as it is.
+//! - Code of others runs outside the lock: wakers are cloned, called and dropped there, and so is a
+//!   source's error dropped. A poisoned mutex says nothing about the data: it is used as it is.
 //!
 //! | file | its job |
 //! | --- | --- |

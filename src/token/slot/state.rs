@@ -6,7 +6,7 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use tokio::task::AbortHandle;
+use tokio::{sync::OwnedSemaphorePermit, task::AbortHandle};
 
 use crate::{
     error::{AuthError, Kind},
@@ -33,9 +33,14 @@ pub(super) struct State {
 
 pub(super) struct Flight {
     pub(super) id: u64,
+    /// When it was begun, and once it has departed, when that was.
     pub(super) started: i64,
+    /// It has had its turn. Until then it queues for one, or its runtime does not run.
+    pub(super) departed: bool,
     pub(super) dry: bool,
     pub(super) abort: Option<AbortHandle>,
+    /// Its turn. Kept here, because a task in a runtime that does not run gives nothing back.
+    pub(super) permit: Option<OwnedSemaphorePermit>,
 }
 
 /// What has been going wrong since the last success.
@@ -71,8 +76,8 @@ impl State {
 
     /// When the next attempt may start, in monotonic nanoseconds.
     pub(super) fn next(&self, lease: Option<&Lease>) -> i64 {
-        let refused = self.invalidated || lease.is_some_and(Lease::is_rejected);
-        if refused && self.pace.is_even() {
+        let out_of_favour = self.invalidated || lease.is_some_and(Lease::is_rejected);
+        if out_of_favour && self.pace.is_even() {
             return i64::MIN;
         }
         self.pace.next(lease.map(Lease::edges))

@@ -1,0 +1,76 @@
+//! `Fetcher`: what all slots of a cache fetch with, and how much at once.
+//!
+//! Knows the source, the clock and the bounds over all slots; does not know a slot, or who asked.
+
+use std::{any::Any, panic::AssertUnwindSafe, sync::Arc};
+
+use tokio::sync::{OwnedSemaphorePermit, Semaphore};
+
+use super::{
+    attempt::attempt,
+    clock::{Clock, Moment},
+    events,
+    meters::Meters,
+    rate::Rate,
+    request::TokenRequest,
+    slot::{Allowance, Limits},
+    source::DynSource,
+    value::Token,
+};
+use crate::error::AuthError;
+
+pub(crate) struct Fetcher {
+    /// A panic in it is caught and becomes a failed attempt, so nothing of ours is left half done.
+    pub(crate) source: AssertUnwindSafe<Arc<dyn DynSource>>,
+    pub(crate) source_name: &'static str,
+    pub(crate) clock: Clock,
+    pub(crate) limits: Limits,
+    /// Fetches that may run at once, over all slots.
+    ///
+    /// Nobody panics between taking a permit and giving it back. Tokio says so of its semaphore only
+    /// when built without `parking_lot`.
+    pub(crate) permits: AssertUnwindSafe<Arc<Semaphore>>,
+    /// Refreshes ahead of time, over all slots.
+    pub(crate) refreshes: Rate,
+    pub(crate) log: events::Limiter,
+    pub(crate) meters: Meters,
+}
+
+impl Fetcher {
+    pub(crate) fn allowance(&self, has_runtime: bool, now: Moment) -> Allowance {
+        if !has_runtime {
+            Allowance::Nothing
+        } else if self.permits.available_permits() == 0 {
+            // A refresh that queued would stand in front of those who cannot wait.
+            Allowance::Queued
+        } else if self.refreshes.has_room(now.mono) {
+            Allowance::Anything
+        } else {
+            Allowance::Needed
+        }
+    }
+
+    /// Waits for a turn.
+    pub(crate) async fn permit(&self) -> Option<OwnedSemaphorePermit> {
+        // Closed by nobody: an error cannot come. If it did, flying without a permit is right.
+        Arc::clone(&self.permits).acquire_owned().await.ok()
+    }
+
+    pub(crate) async fn attempt(&self, request: TokenRequest) -> Result<Token, AuthError> {
+        attempt(&**self.source, request, self.limits.attempt, |panic| {
+            events::panicked(self, &self.clock, panic_message(panic));
+        })
+        .await
+    }
+}
+
+fn panic_message(panic: &(dyn Any + Send)) -> &str {
+    match (
+        panic.downcast_ref::<&'static str>(),
+        panic.downcast_ref::<String>(),
+    ) {
+        (Some(text), _) => text,
+        (None, Some(text)) => text,
+        (None, None) => "(no message)",
+    }
+}
