@@ -89,8 +89,11 @@ async fn s028_one_failure_answers_everyone() {
 async fn failing(per_second: usize) {
     let source = Script::new(|_| Answer::failure("broken"));
     let client = layer(&source).layer(Inner::new());
-    let (slowest, failed) = (Arc::new(AtomicU64::new(0)), Arc::new(AtomicUsize::new(0)));
-    for _ in 0..600 {
+    // Of the first, who came before any attempt had failed, and of the others.
+    let slowest = [Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0))];
+    let failed = Arc::new(AtomicUsize::new(0));
+    for tick in 0..600 {
+        let slowest = &slowest[usize::from(tick > 0)];
         for _ in 0..per_second / 10 {
             let (client, slowest, failed) = (client.clone(), slowest.clone(), failed.clone());
             tokio::spawn(async move {
@@ -107,8 +110,10 @@ async fn failing(per_second: usize) {
     sleep(Duration::from_secs(31)).await;
     let failed = failed.load(Ordering::Relaxed);
     assert_eq!(failed, 60 * per_second, "all are answered");
-    let slowest = slowest.load(Ordering::Relaxed);
-    assert!(slowest <= 30_010, "{slowest} ms");
+    let [first, others] = slowest.map(|slowest| slowest.load(Ordering::Relaxed));
+    assert!(first <= 30_010, "{first} ms");
+    // One more attempt, which was due within a second.
+    assert!(others <= 1_010, "{others} ms");
 }
 
 #[tokio::test(start_paused = true)]

@@ -77,8 +77,9 @@ impl TokenCache {
     ///
     /// # Errors
     ///
-    /// The last attempt's failure: at the end of the wait for those who came before the first
-    /// failure, and at once for those who come later, while attempts go on at their own pace.
+    /// The last attempt's failure: at the end of the wait for those who came before the first failure.
+    /// Those who come later wait for one more attempt at most, if it is under way or due within a
+    /// second, and fail at once otherwise, while attempts go on at their own pace.
     pub async fn token(&self, request: &TokenRequest) -> Result<Token, AuthError> {
         request.check()?;
         let supply = self.supply(request);
