@@ -19,7 +19,7 @@ use std::{
 use futures_util::FutureExt;
 use serde_json::json;
 use support::{Answer, BUCKET, EventTap, Inner, Script, get, send};
-use tokio::{runtime, time::sleep};
+use tokio::{net::TcpSocket, runtime, time::sleep};
 use tower::{Layer, ServiceExt};
 use tower_scoped_auth::{
     MetadataServer, ScopedAuthLayer, Scopes, TokenCache, TokenRequest, TokenSource,
@@ -40,10 +40,14 @@ fn access() -> TokenRequest {
     TokenRequest::access_token(Scopes::default())
 }
 
+fn page() -> String {
+    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/observability.md");
+    fs::read_to_string(path).unwrap()
+}
+
 /// The table of events in the documentation: level and fields by name.
 fn documented() -> BTreeMap<String, (String, Vec<String>)> {
-    let path = concat!(env!("CARGO_MANIFEST_DIR"), "/docs/observability.md");
-    let text = fs::read_to_string(path).unwrap();
+    let text = page();
     let levels = ["DEBUG", "WARN", "ERROR"];
     let mut events = BTreeMap::new();
     for line in text.lines().filter(|line| line.starts_with("| `")) {
@@ -276,4 +280,28 @@ async fn a_status_as_json() {
 
     clock.set_wall(SystemTime::UNIX_EPOCH - secs(1));
     assert!(serde_json::to_value(cache.status(&access())).is_ok());
+}
+
+// Its last words are the system's.
+#[cfg(target_os = "linux")]
+#[tokio::test]
+async fn the_error_of_the_health_example_is_a_real_one() {
+    // Bound, and never listened on.
+    let nobody = TcpSocket::new_v4().unwrap();
+    nobody.bind("127.0.0.1:0".parse().unwrap()).unwrap();
+    let endpoint = nobody.local_addr().unwrap().to_string();
+    let source = MetadataServer::builder().endpoint(&endpoint);
+    let cache = TokenCache::builder(source.build().unwrap());
+    let cache = cache.max_wait(Duration::from_millis(1)).build().unwrap();
+    cache.token(&access()).await.unwrap_err();
+    while cache.status(&access()).last_error().is_none() {
+        sleep(Duration::from_millis(1)).await;
+    }
+    let status = json!(cache.status(&access()));
+    let error = status["last_error"].as_str().unwrap();
+    let shown = format!(
+        r#""last_error":{}"#,
+        json!(error.replace(&endpoint, "metadata.google.internal"))
+    );
+    assert!(page().contains(&shown), "{shown}");
 }

@@ -17,7 +17,7 @@ use crate::error::AuthError;
 ///   "generation": 3,
 ///   "refreshing": false,
 ///   "waiting": 0,
-///   "last_error": "cannot connect to the metadata server: connection refused (2 attempts)",
+///   "last_error": "cannot connect to the metadata server at metadata.google.internal: …",
 ///   "failing_since": 1767225600,
 ///   "source": "metadata-server"
 /// }
