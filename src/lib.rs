@@ -33,9 +33,11 @@
 //!
 //! [Each client](guide::clients) (hyper-util, reqwest, tonic, axum), [integrations](guide::integrations)
 //! (kube, object_store, reqwest-middleware), [platforms](guide::platforms),
-//! [sources](guide::sources), [testing](guide::testing), [a source of one's own](guide::custom_sources),
+//! [sources](guide::sources), [local development](guide::local_development), [testing](guide::testing),
+//! [observability](guide::observability), [a source of one's own](guide::custom_sources),
 //! [migration](guide::migration), [what happens when](guide::what_happens),
-//! [what it costs](guide::what_it_costs), [limitations](guide::limitations), the
+//! [what it costs](guide::what_it_costs), [a fleet on a node](guide::fleet),
+//! [limitations](guide::limitations), [mTLS and bound tokens](guide::mtls_and_bound_tokens), the
 //! [threat model](guide::threat_model), and [how it works inside](guide::inside).
 //!
 //! # Where to place the layer
