@@ -169,20 +169,25 @@ fn keep_fresh_without_a_runtime_ends_and_says_so() {
 
 #[test]
 fn without_timers_a_refresh_is_a_failed_attempt() {
-    let source = Script::tokens(2);
-    let (cache, inner) = (TokenCache::new(source.clone()), Inner::new());
+    let (source, clock) = (Script::tokens(3599), TestClock::new());
+    let cache = TokenCache::builder(source.clone()).clock(clock.clone());
+    let (cache, inner) = (cache.build().unwrap(), Inner::new());
     let client = ScopedAuthLayer::from_cache(cache.clone()).layer(inner.clone());
     current_thread().block_on(send(&client, BUCKET)).unwrap();
-    thread::sleep(Duration::from_millis(1_050)); // half of its life
+    clock.suspend(Duration::from_secs(3_500)); // good for another 99 s, and due
     let bare = Builder::new_current_thread().build().unwrap();
-    bare.block_on(async {
+    let wanted = TokenRequest::access_token(Scopes::default());
+    let error = bare.block_on(async {
         send(&client, BUCKET).await.unwrap();
-        tokio::task::yield_now().await;
+        loop {
+            if let Some(error) = cache.status(&wanted).last_error() {
+                return error.to_string();
+            }
+            tokio::task::yield_now().await;
+        }
     });
-    let status = cache.status(&TokenRequest::access_token(Scopes::default()));
-    let error = status.last_error().expect("it failed").to_string();
     assert!(error.contains("runtime"), "{error}");
-    assert_eq!(source.calls(), 1);
+    assert_eq!((source.calls(), inner.calls()), (1, 2));
 }
 
 #[test]
