@@ -473,12 +473,16 @@ fn s168_what_requests_wait_for_takes_no_turn_of_a_refresh() {
 #[test]
 fn s166_who_queues_for_a_turn_keeps_its_place() {
     const KEYS: usize = 96;
+    const LATE: usize = 64;
     // Six rounds of 16, each nearly as long as an attempt may take.
     const ROUND: Duration = Duration::from_millis(2_500);
 
     let _alone = alone();
     paused(async {
-        let source = Script::new(|call| {
+        let order = Arc::new(Mutex::new(Vec::new()));
+        let asked = Arc::clone(&order);
+        let source = Script::new(move |call| {
+            asked.lock().unwrap().push(call.request);
             Answer::token(format!("tok-{}", call.number), LIFE.as_secs()).after(ROUND)
         });
         let cache = TokenCache::builder(source.clone())
@@ -488,13 +492,19 @@ fn s166_who_queues_for_a_turn_keeps_its_place() {
         let begun = Instant::now();
         let all = (0..KEYS).map(|n| {
             let cache = cache.clone();
-            async move { cache.token(&scopes(n)).await.map(drop) }
+            async move {
+                // A third of them comes before the first have queued for longer than an attempt takes.
+                sleep(Duration::from_secs(if n < LATE { 0 } else { 3 })).await;
+                cache.token(&scopes(n)).await.map(drop)
+            }
         });
         for one in join_all(all).await {
             one.unwrap();
         }
         assert_eq!(source.calls(), KEYS, "none was given up, and begun anew");
         assert_eq!(source.peak(), 16);
+        let in_turn: Vec<_> = (0..KEYS).map(scopes).collect();
+        assert_eq!(*order.lock().unwrap(), in_turn, "first come, first served");
         let rounds = begun.elapsed().as_secs_f64() / ROUND.as_secs_f64();
         assert!((6.0..6.1).contains(&rounds), "{rounds} rounds");
     });
