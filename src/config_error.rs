@@ -26,12 +26,9 @@ impl ConfigError {
     /// `what` is the thing configured ("scope"), `given` the caller's text, `reason` the complaint.
     pub(crate) fn new(what: &'static str, given: &str, reason: impl Into<String>) -> Self {
         // The position still counts in what was given.
-        let (scheme, rest) = given.split_once("://").unwrap_or(("", given));
+        let (scheme, rest) = given.split_at(given.find("://").map_or(0, |at| at + "://".len()));
         let given = match rest.rsplit_once('@') {
-            Some((user, rest)) if user.contains(':') => {
-                let between = if scheme.is_empty() { "" } else { "://" };
-                Cow::Owned(format!("{scheme}{between}…@{rest}"))
-            }
+            Some((user, rest)) if user.contains(':') => Cow::Owned(format!("{scheme}…@{rest}")),
             _ => Cow::Borrowed(given),
         };
         let mut shown: String = given.chars().take(SHOWN).collect();
