@@ -318,7 +318,49 @@ fn table() {
     }
     table.finish();
     keys();
+    clocks();
 }
+
+/// What the two clocks of each request cost, and what exact ones would.
+#[cfg(target_os = "linux")]
+fn clocks() {
+    use rustix::time::{ClockId, clock_gettime};
+    use std::hint::black_box;
+
+    let kinds = [
+        (
+            "coarse",
+            [ClockId::MonotonicCoarse, ClockId::RealtimeCoarse],
+        ),
+        ("exact", [ClockId::Monotonic, ClockId::Realtime]),
+    ];
+    let mut times = [const { Vec::new() }; 2];
+    for _ in 0..ROUNDS {
+        for ((_, pair), times) in kinds.iter().zip(&mut times) {
+            let begun = Instant::now();
+            for _ in 0..BATCH {
+                black_box(pair.map(clock_gettime));
+            }
+            times.push(begun.elapsed().as_secs_f64() * 1e9 / BATCH as f64);
+        }
+    }
+    let head = ["two clocks", "ns", "from", "to"];
+    let mut table = Table::new("clocks", "cargo bench --bench injection", &head);
+    for ((name, _), times) in kinds.iter().zip(times) {
+        let both = middle(times);
+        table.row([
+            (*name).to_owned(),
+            format!("{:.1}", both.median),
+            format!("{:.1}", both.low),
+            format!("{:.1}", both.high),
+        ]);
+    }
+    table.finish();
+}
+
+/// Elsewhere they are those of `std`.
+#[cfg(not(target_os = "linux"))]
+fn clocks() {}
 
 /// How 256 keys compare with one when there is nothing else in between: in the table above, the other cases
 /// and five hundred requests push a key's lines out of the caches before it is used again.

@@ -174,14 +174,16 @@ fn s063_the_metadata_host_is_used_or_is_an_error() {
         Some("used") => {
             assert_eq!(token_from(MetadataServer::from_env().unwrap()), "tok");
             // Only who asks for it gets it.
-            for deaf in [
-                MetadataServer::new(),
-                MetadataServer::builder().build().unwrap(),
+            let explicit = MetadataServer::builder().endpoint("192.0.2.7");
+            for (deaf, address) in [
+                (MetadataServer::new(), "\"169.254.169.254\""),
+                (
+                    MetadataServer::builder().build().unwrap(),
+                    "\"169.254.169.254\"",
+                ),
+                (explicit.build().unwrap(), "\"192.0.2.7\""),
             ] {
-                assert!(
-                    format!("{deaf:?}").contains("\"169.254.169.254\""),
-                    "{deaf:?}"
-                );
+                assert!(format!("{deaf:?}").contains(address), "{deaf:?}");
             }
             return;
         }

@@ -30,10 +30,13 @@ use tonic::{
     client::Grpc,
     codec::{Codec, DecodeBuf, Decoder, EncodeBuf, Encoder},
     server::{self, NamedService, StreamingService, UnaryService},
-    transport::{Channel, Endpoint, Server, server::TcpIncoming},
+    transport::{
+        Certificate, Channel, ClientTlsConfig, Endpoint, Identity, Server, ServerTlsConfig,
+        server::TcpIncoming,
+    },
 };
 use tower::{Layer, Service};
-use tower_scoped_auth::{Destinations, ScopedAuth, ScopedAuthLayer};
+use tower_scoped_auth::{Audience, Destinations, ScopedAuth, ScopedAuthLayer};
 
 /// Messages that are bytes.
 #[derive(Clone, Default)]
@@ -220,4 +223,43 @@ async fn s131_grpc_status_16_passes_untouched() {
         assert_eq!(status.code(), Code::Unauthenticated);
     }
     assert_eq!(source.calls(), 1);
+}
+
+/// As docs/clients.md has it for Cloud Run: TLS below the layer, an audience by name, and trust in the
+/// channel's one origin.
+#[tokio::test]
+async fn s139_over_tls_with_an_audience_by_name() {
+    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
+    let certificate = made.cert.pem();
+    let identity = Identity::from_pem(&certificate, made.signing_key.serialize_pem());
+    let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let origin = format!(
+        "https://localhost:{}",
+        listener.local_addr().unwrap().port()
+    );
+    let echo = Echo::default();
+    let server = Server::builder()
+        .tls_config(ServerTlsConfig::new().identity(identity))
+        .unwrap()
+        .add_service(echo.clone());
+    tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener)));
+
+    let trusted = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(certificate));
+    let endpoint = Endpoint::from_shared(origin.clone()).unwrap();
+    let channel = endpoint.tls_config(trusted).unwrap().connect().await;
+    let audience = Audience::new(&origin).unwrap();
+    let wanted = audience.clone();
+    let named = Script::new(move |call| match call.request.audience() {
+        Some(asked) if *asked == wanted => Answer::token("named", 3599),
+        _ => Answer::failure("another audience"),
+    });
+    let layer = ScopedAuthLayer::new(named)
+        .audience(audience)
+        .destinations(Destinations::trust_inner());
+    let mut client = ready_client(&layer, channel.unwrap()).await;
+    let path = PathAndQuery::from_static(UNARY);
+    let request = Request::new(Bytes::from("hello"));
+    let response = client.unary(request, path, Raw).await.unwrap();
+    assert_eq!(response.into_inner(), "hello");
+    assert_eq!(echo.seen.lock().unwrap()[0][AUTHORIZATION], "Bearer named");
 }

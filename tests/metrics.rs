@@ -257,6 +257,18 @@ fn requests_without_a_token_are_counted_as_starved() {
 }
 
 #[test]
+fn who_cannot_wait_for_want_of_timers_is_starved_as_well() {
+    let recorder = DebuggingRecorder::new();
+    let meter = Meter(recorder.snapshotter());
+    let runtime = runtime::Builder::new_current_thread().build().unwrap();
+    metrics::with_local_recorder(&recorder, || {
+        let client = ScopedAuthLayer::from_cache(cache(Script::tokens(3599))).layer(Inner::new());
+        runtime.block_on(send(&client, BUCKET)).unwrap_err();
+    });
+    assert_eq!(meter.news()["starved_requests_total{}"], 1.0);
+}
+
+#[test]
 fn the_gauges_follow_status_and_invalidation_and_outlive_a_cache() {
     recorded(|meter| async move {
         let cache = cache(Script::tokens(3599));

@@ -13,7 +13,7 @@ use std::{
 
 use tokio::time::timeout;
 
-use super::{request::TokenRequest, source::DynSource, value::Token};
+use super::{request::TokenRequest, source::DynSource, timer::timed, value::Token};
 use crate::error::{AuthError, Kind};
 
 /// Asks `source` once. `noted` is told of a panic, which is a failed attempt.
@@ -29,10 +29,7 @@ pub(crate) async fn attempt(
         noted(panic);
         Err(AuthError::new(Kind::Panic, "the token source panicked"))
     });
-    // The only way to find out whether the runtime was built with `enable_time`.
-    let Ok(limited) = catch_unwind(AssertUnwindSafe(|| timeout(limit, unwinding))) else {
-        return Err(AuthError::no_runtime());
-    };
+    let limited = timed(|| timeout(limit, unwinding))?;
     limited.await.unwrap_or_else(|_elapsed| {
         let reason = format!("the token source did not answer within {limit:?}");
         Err(AuthError::new(Kind::Timeout, reason))

@@ -10,9 +10,13 @@ use std::{
     time::Duration,
 };
 
-use tokio::{runtime::Handle, sync::Notify, time::Instant};
+use tokio::{
+    runtime::Handle,
+    sync::Notify,
+    time::{Instant, sleep_until},
+};
 
-use super::{cache::WeakCache, events, request::TokenRequest, wait::new_timer};
+use super::{cache::WeakCache, events, request::TokenRequest, timer::timed};
 use crate::error::AuthError;
 
 /// Timers stand still while the machine sleeps; the wall clock is looked at this often at least.
@@ -47,7 +51,7 @@ async fn watch(
         landed.as_mut().enable();
         // Each time: a future can be moved from one runtime to another.
         let runtime = Handle::try_current().map_err(|_| AuthError::no_runtime())?;
-        let mut timer = pin!(new_timer(Instant::now() + HEARTBEAT)?);
+        let mut timer = pin!(timed(|| sleep_until(Instant::now() + HEARTBEAT))?);
         let Some(pause) = cache.tend(request, &runtime) else {
             return Ok(());
         };

@@ -29,6 +29,7 @@
 //! | [`fetcher`] | the source, and the bounds over all slots | slots, who asked |
 //! | [`flight`] | how one attempt runs as a task | who asked, and why |
 //! | [`supply`] | one request's slot, and what it needs from outside | HTTP |
+//! | [`timer`] | whether the runtime has timers | what is timed |
 //! | [`wait`] | a waiting request's timer | what it is waiting for |
 //! | [`cache`], [`cache_builder`], [`supplies`], [`keep_fresh`], [`status`] | one supply per request | HTTP requests, destinations |
 //! | [`source`], [`from_service`] | the question a source answers | everything above |
@@ -59,6 +60,7 @@ mod status_serde;
 mod supplies;
 pub(crate) mod supply;
 mod sync;
+mod timer;
 pub(crate) mod value;
 pub(crate) mod wait;
 mod waiters;

@@ -7,7 +7,6 @@
 use std::{
     fmt,
     future::Future,
-    panic::catch_unwind,
     pin::Pin,
     sync::Arc,
     task::{Context, Poll, ready},
@@ -15,16 +14,14 @@ use std::{
 };
 
 use pin_project_lite::pin_project;
-use tokio::{
-    runtime::Handle,
-    time::{Instant, Sleep, sleep_until},
-};
+use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{
     lease::{Asker, Lease},
     meters::{Meters, Waiting},
     slot::{Ask, Step},
     supply::Supply,
+    timer::timed,
 };
 use crate::error::AuthError;
 
@@ -85,10 +82,7 @@ impl Future for Acquire {
                 .is_some_and(|patience| Instant::now() >= patience);
             let until = match this.supply.look(this.ask, now, cx.waker(), timed_out) {
                 Step::Use(lease) => return Poll::Ready(Ok(lease)),
-                Step::Fail(error) => {
-                    this.supply.fetcher().meters.starved();
-                    return Poll::Ready(Err(error));
-                }
+                Step::Fail(error) => return starve(this.supply, error),
                 Step::Wait { until } => until,
             };
             if this.timer.is_none() || *this.alarm != until {
@@ -103,9 +97,9 @@ impl Future for Acquire {
                 }
                 match this.timer.as_mut().as_pin_mut() {
                     Some(timer) => timer.reset(at),
-                    None => match new_timer(at) {
+                    None => match timed(|| sleep_until(at)) {
                         Ok(timer) => this.timer.set(Some(timer)),
-                        Err(error) => return Poll::Ready(Err(error)),
+                        Err(error) => return starve(this.supply, error),
                     },
                 }
                 *this.alarm = until;
@@ -119,13 +113,9 @@ impl Future for Acquire {
     }
 }
 
-/// A Tokio timer; a runtime without one is an error, not a panic.
-pub(super) fn new_timer(at: Instant) -> Result<Sleep, AuthError> {
-    if Handle::try_current().is_err() {
-        return Err(AuthError::no_runtime());
-    }
-    // The only way to find out whether the runtime was built with `enable_time`.
-    catch_unwind(|| sleep_until(at)).map_err(|_| AuthError::no_runtime())
+fn starve<T>(supply: &Supply, error: AuthError) -> Poll<Result<T, AuthError>> {
+    supply.fetcher().meters.starved();
+    Poll::Ready(Err(error))
 }
 
 impl fmt::Debug for Acquire {
