@@ -137,7 +137,8 @@ impl AuthError {
         self.attempts
     }
 
-    /// How long the server asked to be left alone (`Retry-After`), uncapped.
+    /// How long the server asked to be left alone (`Retry-After`), or a source of one's own
+    /// ([`TokenSource::retry_after`](crate::TokenSource::retry_after)); uncapped.
     pub fn retry_after(&self) -> Option<Duration> {
         self.failure.retry_after
     }
@@ -157,10 +158,13 @@ impl AuthError {
     }
 
     /// What a source returned: one of ours comes back as it is, anything else is wrapped.
-    pub(crate) fn from_source(error: BoxError) -> Self {
+    pub(crate) fn from_source(error: BoxError, retry_after: Option<Duration>) -> Self {
         match error.downcast::<Self>() {
             Ok(ours) => *ours,
-            Err(theirs) => Self::caused(Kind::Source, "the token source failed", theirs),
+            Err(theirs) => {
+                let message = "the token source failed".to_owned();
+                Self::build(Kind::Source, message, retry_after, Some(theirs))
+            }
         }
     }
 

@@ -41,6 +41,60 @@ fn any() -> TokenRequest {
     TokenRequest::access_token(Scopes::default())
 }
 
+/// Busy at first, and says for how long.
+struct Busy(Duration, Script);
+
+impl TokenSource for Busy {
+    type Error = BoxError;
+
+    async fn fetch(&self, request: TokenRequest) -> Result<Token, BoxError> {
+        self.1.fetch(request).await.map_err(Into::into)
+    }
+
+    fn retry_after(&self, error: &BoxError) -> Option<Duration> {
+        error.to_string().contains("busy").then_some(self.0)
+    }
+}
+
+/// How long the second attempt comes after the first, with nobody or with a token to send meanwhile.
+async fn second_attempt(source: impl TokenSource, script: &Script, warm: bool) -> Duration {
+    let clock = TestClock::new();
+    let cache = TokenCache::builder(source).clock(clock).build().unwrap();
+    if warm {
+        cache.token(&any()).await.unwrap();
+        sleep(seconds(3_450)).await;
+    }
+    let failed = usize::from(warm);
+    while script.calls() < failed + 2 {
+        let _ = cache.token(&any()).await;
+        sleep(Duration::from_millis(10)).await;
+    }
+    let times = script.times();
+    times[failed + 1] - times[failed]
+}
+
+#[tokio::test(start_paused = true)]
+async fn s046_a_source_of_ones_own_says_when_to_come_back() {
+    for warm in [false, true] {
+        let script = || {
+            Script::new(move |call| match call.number - usize::from(warm) {
+                1 => Answer::failure("busy"),
+                _ => Answer::token("tok", 3599),
+            })
+        };
+        let (busy, plain) = (script(), script());
+        let told = Arc::new(Busy(seconds(12), busy.clone()));
+        let gap = second_attempt(told, &busy, warm).await;
+        assert!(gap >= seconds(12) && gap < seconds(13), "{warm}: {gap:?}");
+        // As any other error: at the cache's own pace.
+        let gap = second_attempt(plain.clone(), &plain, warm).await;
+        assert!(
+            gap <= seconds(1) + Duration::from_millis(20),
+            "{warm}: {gap:?}"
+        );
+    }
+}
+
 /// A script with a name of its own.
 struct Named(&'static str, Script);
 

@@ -51,6 +51,15 @@ pub trait TokenSource: Send + Sync + 'static {
         DEFAULT_ATTEMPT_TIMEOUT
     }
 
+    /// How long to leave the source alone after `error`: what a `Retry-After` said, say. Default: not said.
+    ///
+    /// Kept to, by refreshes and by requests that wait alike, but to 60 s at most and to a live token's expiry
+    /// at the latest; the cache's own pace holds as well. An [`AuthError`] brings its own, and is not asked for.
+    fn retry_after(&self, error: &Self::Error) -> Option<Duration> {
+        let _not_said = error;
+        None
+    }
+
     /// A short name for logs and [`TokenStatus`](crate::TokenStatus), such as `"metadata-server"`.
     ///
     /// Read once, when the cache is built.
@@ -132,6 +141,10 @@ impl<T: TokenSource + ?Sized> TokenSource for std::sync::Arc<T> {
         T::attempt_timeout(self)
     }
 
+    fn retry_after(&self, error: &Self::Error) -> Option<Duration> {
+        T::retry_after(self, error)
+    }
+
     fn name(&self) -> &'static str {
         T::name(self)
     }
@@ -155,7 +168,10 @@ impl<T: TokenSource> DynSource for T {
     fn fetch(&self, request: TokenRequest) -> Fetching<'_> {
         Box::pin(async move {
             let result = TokenSource::fetch(self, request).await;
-            result.map_err(|error| AuthError::from_source(error.into()))
+            result.map_err(|error| {
+                let retry_after = self.retry_after(&error);
+                AuthError::from_source(error.into(), retry_after)
+            })
         })
     }
 
