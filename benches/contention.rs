@@ -29,6 +29,7 @@ use std::{
 
 use http::{Request, Response, header::AUTHORIZATION};
 use support::{
+    cores::stay_on_core,
     heap,
     results::Table,
     samples::{middle, paired},
@@ -235,15 +236,16 @@ fn cases() -> Vec<Case> {
 
 /// The mean over the threads, all of which begin at once.
 fn measure(case: &Case, threads: usize) -> f64 {
-    let start = Barrier::new(threads);
+    let start = &Barrier::new(threads);
     thread::scope(|scope| {
         let writer = case.writer.as_ref().map(|writer| {
             writer.stop.store(false, Ordering::Relaxed);
             scope.spawn(|| writer.run())
         });
         let tasks: Vec<_> = (0..threads)
-            .map(|_| {
-                scope.spawn(|| {
+            .map(|number| {
+                scope.spawn(move || {
+                    stay_on_core(number);
                     start.wait();
                     (case.work)()
                 })

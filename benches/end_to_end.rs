@@ -1,7 +1,7 @@
 //! A real client against a real server, with and without the layer: `cargo bench --bench end_to_end`.
 //!
 //! hyper-util's client and reqwest send to a hyper server over loopback, eight requests at a time;
-//! client and server have a thread each. The arms of one client run by turns, so that what is
+//! client and server have a thread each, on a core of its own. The arms of one client run by turns, so that what is
 //! compared ran side by side. "By hand" puts the same header on without a layer: what is left
 //! between it and "no header" is a kilobyte on the wire.
 //!
@@ -40,6 +40,7 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo},
 };
 use support::{
+    cores::stay_on_core,
     results::Table,
     samples::{Middle, middle, paired, quantile},
     warm::{secret, warm_cache},
@@ -78,6 +79,7 @@ where
 fn serve() -> SocketAddr {
     let (tell, told) = mpsc::channel();
     thread::spawn(move || {
+        stay_on_core(1);
         run(async move {
             let listener = TcpListener::bind("127.0.0.1:0").await.expect("a port");
             tell.send(listener.local_addr().expect("bound"))
@@ -338,6 +340,7 @@ async fn tail(addr: SocketAddr) {
 const COMMAND: &str = "cargo bench --bench end_to_end";
 
 fn main() {
+    stay_on_core(0);
     let addr = serve();
     let cache = warm_cache(&[TokenRequest::access_token(Scopes::default())]);
     run(async {

@@ -4,6 +4,7 @@
 
 #![allow(dead_code, unreachable_pub)]
 
+pub mod cores;
 pub mod heap;
 pub mod results;
 pub mod samples;
