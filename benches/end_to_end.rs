@@ -1,9 +1,10 @@
 //! A real client against a real server, with and without the layer: `cargo bench --bench end_to_end`.
 //!
 //! hyper-util's client and reqwest send to a hyper server over loopback, eight requests at a time;
-//! client and server have a thread each, on a core of its own. The arms of one client run by turns, so that what is
-//! compared ran side by side. "By hand" puts the same header on without a layer: what is left
-//! between it and "no header" is a kilobyte on the wire.
+//! client and server have a thread each, on a core of its own. The arms of one client run by turns, so
+//! that what is compared ran side by side. "By hand" puts the same header on without a layer, and clones
+//! the client as often as the arm that is compared with it: what is left between it and "no header" is a
+//! kilobyte on the wire.
 //!
 //! The second table is latency, in blocks of 100 ms, of a client whose token lives for three
 //! seconds: blocks in which a refresh was under way beside blocks in which none was.
@@ -27,6 +28,7 @@ use std::{
         atomic::{AtomicBool, Ordering},
         mpsc,
     },
+    task::{Context, Poll, Waker},
     thread,
     time::{Duration, Instant},
 };
@@ -46,7 +48,7 @@ use support::{
     warm::{secret, warm_cache},
 };
 use tokio::{net::TcpListener, runtime, task::JoinSet};
-use tower::{BoxError, Layer, Service, ServiceExt};
+use tower::{BoxError, Layer, Service};
 use tower_scoped_auth::{
     Destinations, MetadataServer, ScopedAuthLayer, Scopes, Token, TokenCache, TokenRequest,
     TokenSource,
@@ -64,15 +66,47 @@ const LIFE: Duration = Duration::from_secs(3);
 const SLOW_REFRESH: Duration = Duration::from_millis(500);
 
 /// One request, sent and answered.
-type Once = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = ()> + Send>> + Send + Sync>;
+type Once = Box<dyn FnMut() -> Pin<Box<dyn Future<Output = ()> + Send>> + Send>;
+
+/// What each task that sends requests begins with.
+type Sender = Box<dyn Fn() -> Once>;
 
 /// Boxes a request's future. Every arm goes through it, so it weighs on none.
-fn once<F, Fut>(make: F) -> Once
+fn once<F, Fut>(mut make: F) -> Once
 where
-    F: Fn() -> Fut + Send + Sync + 'static,
+    F: FnMut() -> Fut + Send + 'static,
     Fut: Future<Output = ()> + Send + 'static,
 {
-    Arc::new(move || Box::pin(make()))
+    Box::new(move || Box::pin(make()))
+}
+
+/// How often a task clones the service.
+#[derive(Clone, Copy)]
+enum Clones {
+    /// One for all of its requests.
+    Once,
+    PerRequest,
+}
+
+/// A service that is always ready.
+fn send<S, R>(service: &mut S, clones: Clones, request: R) -> S::Future
+where
+    S: Service<R> + Clone,
+{
+    let mut clone;
+    let service = match clones {
+        Clones::Once => service,
+        Clones::PerRequest => {
+            clone = service.clone();
+            &mut clone
+        }
+    };
+    let mut context = Context::from_waker(Waker::noop());
+    assert!(matches!(
+        service.poll_ready(&mut context),
+        Poll::Ready(Ok(()))
+    ));
+    service.call(request)
 }
 
 /// Answers everything with `ok`, on a thread of its own, until the process ends.
@@ -113,7 +147,7 @@ fn hyper_client() -> Hyper {
 /// A header value put on by hand, or none.
 type ByHand = Option<HeaderValue>;
 
-fn with_hyper<S>(service: S, addr: SocketAddr, value: ByHand) -> Once
+fn with_hyper<S>(service: S, addr: SocketAddr, clones: Clones, value: ByHand) -> Sender
 where
     S: Service<Request<Empty<Bytes>>, Response = Response<Incoming>>
         + Clone
@@ -121,54 +155,60 @@ where
         + Sync
         + 'static,
     S::Error: Into<BoxError>,
-    S::Future: Send,
+    S::Future: Send + 'static,
 {
     let uri: http::Uri = format!("http://{addr}/bucket/object")
         .parse()
         .expect("valid");
-    once(move || {
-        let mut request = Request::new(Empty::new());
-        *request.uri_mut() = uri.clone();
-        if let Some(value) = &value {
-            request.headers_mut().insert(AUTHORIZATION, value.clone());
-        }
-        let sent = service.clone().oneshot(request);
-        async move {
-            let response = sent.await.map_err(Into::into).expect("an answer");
-            let body = response.into_body().collect().await.expect("a body");
-            assert_eq!(body.to_bytes(), "ok");
-        }
+    Box::new(move || {
+        let (mut service, uri, value) = (service.clone(), uri.clone(), value.clone());
+        once(move || {
+            let mut request = Request::new(Empty::new());
+            *request.uri_mut() = uri.clone();
+            if let Some(value) = &value {
+                request.headers_mut().insert(AUTHORIZATION, value.clone());
+            }
+            let sent = send(&mut service, clones, request);
+            async move {
+                let response = sent.await.map_err(Into::into).expect("an answer");
+                let body = response.into_body().collect().await.expect("a body");
+                assert_eq!(body.to_bytes(), "ok");
+            }
+        })
     })
 }
 
-fn with_reqwest<S>(service: S, addr: SocketAddr, value: ByHand) -> Once
+fn with_reqwest<S>(service: S, addr: SocketAddr, clones: Clones, value: ByHand) -> Sender
 where
     S: Service<reqwest::Request, Response = reqwest::Response> + Clone + Send + Sync + 'static,
     S::Error: Into<BoxError>,
-    S::Future: Send,
+    S::Future: Send + 'static,
 {
     let url: reqwest::Url = format!("http://{addr}/bucket/object")
         .parse()
         .expect("valid");
-    once(move || {
-        let mut request = reqwest::Request::new(reqwest::Method::GET, url.clone());
-        if let Some(value) = &value {
-            request.headers_mut().insert(AUTHORIZATION, value.clone());
-        }
-        let sent = service.clone().oneshot(request);
-        async move {
-            let response = sent.await.map_err(Into::into).expect("an answer");
-            assert_eq!(response.bytes().await.expect("a body"), "ok");
-        }
+    Box::new(move || {
+        let (mut service, url, value) = (service.clone(), url.clone(), value.clone());
+        once(move || {
+            let mut request = reqwest::Request::new(reqwest::Method::GET, url.clone());
+            if let Some(value) = &value {
+                request.headers_mut().insert(AUTHORIZATION, value.clone());
+            }
+            let sent = send(&mut service, clones, request);
+            async move {
+                let response = sent.await.map_err(Into::into).expect("an answer");
+                assert_eq!(response.bytes().await.expect("a body"), "ok");
+            }
+        })
     })
 }
 
 /// Keeps so many requests going for `span`; the latencies in seconds, one per request.
-async fn closed_loop(once: &Once, span: Duration) -> Vec<f64> {
+async fn closed_loop(sender: &Sender, span: Duration) -> Vec<f64> {
     let until = Instant::now() + span;
     let mut tasks = JoinSet::new();
     for _ in 0..AT_ONCE {
-        let once = Arc::clone(once);
+        let mut once = sender();
         tasks.spawn(async move {
             let mut latencies = Vec::new();
             let mut begun = Instant::now();
@@ -185,7 +225,7 @@ async fn closed_loop(once: &Once, span: Duration) -> Vec<f64> {
 }
 
 /// Seconds per request of each arm, by turns.
-async fn by_turns(arms: &[Once]) -> Vec<Vec<f64>> {
+async fn by_turns(arms: &[Sender]) -> Vec<Vec<f64>> {
     let mut samples = vec![Vec::with_capacity(ROUNDS); arms.len()];
     for arm in arms {
         closed_loop(arm, SPAN).await; // opens the connections
@@ -202,29 +242,43 @@ async fn by_turns(arms: &[Once]) -> Vec<Vec<f64>> {
     samples
 }
 
+/// What a client's arms are called, and which of them does the same by hand.
+const ARMS: [(&str, usize); 5] = [
+    ("no header", 1),
+    ("header by hand", 1),
+    ("this crate", 1),
+    ("header by hand, clone() per request", 3),
+    ("this crate, clone() per request", 3),
+];
+
 async fn throughput(addr: SocketAddr, cache: TokenCache) {
     let here = || Destinations::only([format!("http://{addr}")]).expect("valid");
     let auth = || ScopedAuthLayer::from_cache(cache.clone()).destinations(here());
     let mut value = HeaderValue::from_str(&format!("Bearer {}", secret())).expect("valid");
     value.set_sensitive(true);
 
-    let hyper = hyper_client();
-    let reqwest = reqwest::Client::new();
-    let clients: [(&str, [Once; 3]); 2] = [
+    let by_hand = || Some(value.clone());
+    let (hyper, reqwest) = (hyper_client(), reqwest::Client::new());
+    let (hyper_auth, reqwest_auth) = (auth().layer(hyper.clone()), auth().layer(reqwest.clone()));
+    let clients: [(&str, [Sender; ARMS.len()]); 2] = [
         (
             "hyper-util",
             [
-                with_hyper(hyper.clone(), addr, None),
-                with_hyper(hyper.clone(), addr, Some(value.clone())),
-                with_hyper(auth().layer(hyper), addr, None),
+                with_hyper(hyper.clone(), addr, Clones::Once, None),
+                with_hyper(hyper.clone(), addr, Clones::Once, by_hand()),
+                with_hyper(hyper_auth.clone(), addr, Clones::Once, None),
+                with_hyper(hyper, addr, Clones::PerRequest, by_hand()),
+                with_hyper(hyper_auth, addr, Clones::PerRequest, None),
             ],
         ),
         (
             "reqwest",
             [
-                with_reqwest(reqwest.clone(), addr, None),
-                with_reqwest(reqwest.clone(), addr, Some(value)),
-                with_reqwest(auth().layer(reqwest), addr, None),
+                with_reqwest(reqwest.clone(), addr, Clones::Once, None),
+                with_reqwest(reqwest.clone(), addr, Clones::Once, by_hand()),
+                with_reqwest(reqwest_auth.clone(), addr, Clones::Once, None),
+                with_reqwest(reqwest, addr, Clones::PerRequest, by_hand()),
+                with_reqwest(reqwest_auth, addr, Clones::PerRequest, None),
             ],
         ),
     ];
@@ -242,12 +296,9 @@ async fn throughput(addr: SocketAddr, cache: TokenCache) {
     let mut table = Table::new("end_to_end", COMMAND, &head);
     for (client, arms) in clients {
         let samples = by_turns(&arms).await;
-        for (name, ours) in ["no header", "header by hand", "this crate"]
-            .iter()
-            .zip(&samples)
-        {
+        for ((name, by_hand), ours) in ARMS.iter().zip(&samples) {
             let plain = paired(ours, &samples[0], |ours, plain| ours / plain);
-            let by_hand = paired(ours, &samples[1], |ours, by_hand| ours / by_hand);
+            let by_hand = paired(ours, &samples[*by_hand], |ours, by_hand| ours / by_hand);
             let [plain, plain_low, plain_high] = ratio(plain);
             let [by_hand, by_hand_low, by_hand_high] = ratio(by_hand);
             table.row([
@@ -304,13 +355,13 @@ async fn tail(addr: SocketAddr) {
     };
     let here = Destinations::only([format!("http://{addr}")]).expect("valid");
     let auth = ScopedAuthLayer::new(source).destinations(here);
-    let once = with_hyper(auth.layer(hyper_client()), addr, None);
-    closed_loop(&once, 2 * BLOCK).await; // fetches, and opens the connections
+    let sender = with_hyper(auth.layer(hyper_client()), addr, Clones::PerRequest, None);
+    closed_loop(&sender, 2 * BLOCK).await; // fetches, and opens the connections
 
     let (mut resting, mut refreshing) = (Vec::new(), Vec::new());
     for _ in 0..BLOCKS {
         let before = asked.load(Ordering::Relaxed);
-        let mut latencies = closed_loop(&once, BLOCK).await;
+        let mut latencies = closed_loop(&sender, BLOCK).await;
         let [p50, p999] = [0.5, 0.999].map(|share| quantile(&mut latencies, share) * 1e6);
         match (before, asked.load(Ordering::Relaxed)) {
             (false, false) => resting.push((p50, p999)),

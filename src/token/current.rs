@@ -1,6 +1,6 @@
 //! The lease in service, and what a service remembers of it.
 //!
-//! Reading an arc-swap slot is cheap, but it is two atomic exchanges. A service that asked before need
+//! Reading an arc-swap slot is cheap, but it is two atomic exchanges. A service that asked twice before need
 //! only find out that nothing has changed since: that is one load of a number. The number is even
 //! while the lease stands, and odd while it is being exchanged; a lease that was read in between is
 //! used, and not remembered. So a thread that has seen a new lease, through whatever service, never
@@ -26,11 +26,14 @@ pub(super) struct Current {
 /// it.
 ///
 /// It keeps the token's bytes alive until the service asks again, as the slot itself does. A clone
-/// remembers nothing: to copy the stamp would be to write to a count that all clones share.
+/// remembers nothing: to copy the stamp would be to write to a count that all clones share. Nor does a
+/// service remember what it asked for once, since many a clone is made for one request: it would be two
+/// more writes to the stamp's count.
 pub(crate) struct Memo {
     epoch: u64,
     fresh_until: Moment,
     stamp: Option<Arc<Stamp>>,
+    asked: bool,
 }
 
 /// No lease's epoch: those are even.
@@ -79,19 +82,24 @@ impl Current {
         let epoch = self.epoch.load(Ordering::Acquire);
         let lease = self.lease.load();
         let unquestioned = (*lease).as_ref().filter(|lease| lease.is_unquestioned(now));
+        let stamp = unquestioned.map(|lease| Arc::clone(lease.stamp()));
         *memo = match unquestioned {
-            Some(lease) => Memo {
+            Some(lease) if memo.asked => Memo {
                 epoch: if epoch.is_multiple_of(2) {
                     epoch
                 } else {
                     NEVER
                 },
                 fresh_until: lease.edges().fresh_until,
-                stamp: Some(Arc::clone(lease.stamp())),
+                stamp: stamp.clone(),
+                asked: true,
             },
-            None => Memo::default(),
+            _ => Memo {
+                asked: true,
+                ..Memo::default()
+            },
         };
-        memo.stamp.clone()
+        stamp
     }
 }
 
@@ -101,6 +109,7 @@ impl Default for Memo {
             epoch: NEVER,
             fresh_until: Moment::PAST,
             stamp: None,
+            asked: false,
         }
     }
 }

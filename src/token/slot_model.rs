@@ -255,11 +255,14 @@ fn a_thread_never_goes_back_to_an_old_token() {
     explore(|| {
         let current = Arc::new(Current::empty());
         current.store(lease(1));
+        // Two services of one thread, by turns. From the second look on they remember.
+        let (mut one, mut other) = (Memo::default(), Memo::default());
+        for memo in [&mut one, &mut other] {
+            assert_eq!(stamped(&current, memo), 1);
+        }
         let reader = {
             let current = Arc::clone(&current);
             thread::spawn(move || {
-                // Two services of one thread, by turns.
-                let (mut one, mut other) = (Memo::default(), Memo::default());
                 let seen = [
                     stamped(&current, &mut one),
                     stamped(&current, &mut other),
