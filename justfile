@@ -46,6 +46,10 @@ deny:
 integrations:
     .ci/integrations
 
+# The benches beside other crates, checked
+peers:
+    .ci/peers
+
 # The lists that are kept by a program: scenarios, public API
 update-docs:
     UPDATE_DOCS=1 cargo test --quiet --test scenarios

@@ -12,6 +12,8 @@
     missing_docs
 )]
 
+#[path = "support/cores.rs"]
+mod cores;
 mod support;
 
 use std::{
@@ -27,9 +29,9 @@ use std::{
     time::{Duration, Instant},
 };
 
+use cores::stay_on_core;
 use http::{Request, Response, header::AUTHORIZATION};
 use support::{
-    cores::stay_on_core,
     heap,
     results::Table,
     samples::{middle, paired},

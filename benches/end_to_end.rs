@@ -1,6 +1,6 @@
 //! A real client against a real server, with and without the layer: `cargo bench --bench end_to_end`.
 //!
-//! hyper-util's client and reqwest send to a hyper server over loopback, 64 requests at a time;
+//! hyper-util's client and reqwest send to a hyper server over loopback, a few requests at a time and many;
 //! client and server have a thread each, on a core of its own. The arms of one client run by turns, so
 //! that what is compared ran side by side. "By hand" puts the same header on without a layer, and clones
 //! the client as often as the arm that is compared with it: what is left between it and "no header" is a
@@ -16,6 +16,8 @@
     missing_docs
 )]
 
+#[path = "support/cores.rs"]
+mod cores;
 mod support;
 
 use std::{
@@ -34,6 +36,7 @@ use std::{
 };
 
 use bytes::Bytes;
+use cores::stay_on_core;
 use http::{HeaderValue, Request, Response, header::AUTHORIZATION};
 use http_body_util::{BodyExt, Empty};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
@@ -42,7 +45,6 @@ use hyper_util::{
     rt::{TokioExecutor, TokioIo},
 };
 use support::{
-    cores::stay_on_core,
     results::Table,
     samples::{Middle, middle, paired, quantile},
     warm::{secret, warm_cache},
@@ -55,13 +57,12 @@ use tower_scoped_auth::{
     emulator::{Emulator, Fault},
 };
 
-/// Enough to keep both threads awake. With eight, who had to be woken when weighed more than what each
-/// did: the same by hand and this crate differed by several times what the layer costs.
-const BUSY: usize = 64;
-/// Few enough for a request not to wait for others.
+/// With so many requests at a time both threads sleep between them, and are woken by each other.
 const AT_EASE: usize = 8;
+/// With so many they are awake.
+const BUSY: usize = 64;
 /// Short and many: a machine drifts by more than what is looked for, and slower than a span.
-const ROUNDS: usize = 1_000;
+const ROUNDS: usize = 500;
 const SPAN: Duration = Duration::from_millis(25);
 
 const BLOCKS: usize = 400;
@@ -229,17 +230,19 @@ async fn closed_loop(sender: &Sender, at_once: usize, span: Duration) -> Vec<f64
 }
 
 /// Seconds per request of each arm, by turns.
-async fn by_turns(arms: &[Sender]) -> Vec<Vec<f64>> {
+async fn by_turns(arms: &[Sender], at_once: usize) -> Vec<Vec<f64>> {
     let mut samples = vec![Vec::with_capacity(ROUNDS); arms.len()];
     for arm in arms {
-        closed_loop(arm, BUSY, SPAN).await; // opens the connections
+        closed_loop(arm, at_once, SPAN).await; // opens the connections
     }
-    for round in 0..ROUNDS {
-        for turn in 0..arms.len() {
-            // Nobody always comes first, or after the same one.
-            let arm = (round + turn) % arms.len();
+    let mut order: Vec<_> = (0..arms.len()).collect();
+    let mut chance = fastrand::Rng::with_seed(1);
+    for _ in 0..ROUNDS {
+        // Nobody always comes first, or after the same one.
+        chance.shuffle(&mut order);
+        for &arm in &order {
             let begun = Instant::now();
-            let requests = closed_loop(&arms[arm], BUSY, SPAN).await.len();
+            let requests = closed_loop(&arms[arm], at_once, SPAN).await.len();
             samples[arm].push(begun.elapsed().as_secs_f64() / requests as f64);
         }
     }
@@ -255,7 +258,7 @@ const ARMS: [(&str, usize); 5] = [
     ("this crate, clone() per request", 3),
 ];
 
-async fn throughput(addr: SocketAddr, cache: TokenCache) {
+async fn throughput(addr: SocketAddr, cache: TokenCache) -> Table {
     let here = || Destinations::only([format!("http://{addr}")]).expect("valid");
     let auth = || ScopedAuthLayer::from_cache(cache.clone()).destinations(here());
     let mut value = HeaderValue::from_str(&format!("Bearer {}", secret())).expect("valid");
@@ -288,6 +291,7 @@ async fn throughput(addr: SocketAddr, cache: TokenCache) {
     ];
     let head = [
         "client",
+        "at once",
         "what",
         "requests per second",
         "time over no header",
@@ -298,15 +302,19 @@ async fn throughput(addr: SocketAddr, cache: TokenCache) {
         "by hand to",
     ];
     let mut table = Table::new("end_to_end", COMMAND, &head);
-    for (client, arms) in clients {
-        let samples = by_turns(&arms).await;
+    for (at_once, (client, arms)) in [AT_EASE, BUSY]
+        .into_iter()
+        .flat_map(|at_once| clients.iter().map(move |client| (at_once, client)))
+    {
+        let samples = by_turns(arms, at_once).await;
         for ((name, by_hand), ours) in ARMS.iter().zip(&samples) {
             let plain = paired(ours, &samples[0], |ours, plain| ours / plain);
             let by_hand = paired(ours, &samples[*by_hand], |ours, by_hand| ours / by_hand);
             let [plain, plain_low, plain_high] = ratio(plain);
             let [by_hand, by_hand_low, by_hand_high] = ratio(by_hand);
             table.row([
-                client.to_owned(),
+                (*client).to_owned(),
+                at_once.to_string(),
                 (*name).to_owned(),
                 format!("{:.0}", 1.0 / middle(ours.iter().copied()).median),
                 plain,
@@ -318,7 +326,7 @@ async fn throughput(addr: SocketAddr, cache: TokenCache) {
             ]);
         }
     }
-    table.finish();
+    table
 }
 
 fn ratio(of: Middle) -> [String; 3] {
@@ -342,7 +350,7 @@ impl TokenSource for Watched {
     }
 }
 
-async fn tail(addr: SocketAddr) {
+async fn tail(addr: SocketAddr) -> Table {
     let mds = Emulator::builder()
         .token_lifetime(LIFE)
         .start()
@@ -388,18 +396,21 @@ async fn tail(addr: SocketAddr) {
             format!("{:.0}", p999.high),
         ]);
     }
-    table.finish();
     println!("\n{} refreshes", mds.token_requests() - 1);
+    table
 }
 
 const COMMAND: &str = "cargo bench --bench end_to_end";
 
 fn main() {
-    stay_on_core(0);
     let addr = serve();
+    // Before anything is bound: what depends on the number of cores is to see all of them.
     let cache = warm_cache(&[TokenRequest::access_token(Scopes::default())]);
-    run(async {
-        throughput(addr, cache).await;
-        tail(addr).await;
+    let client = thread::spawn(move || {
+        stay_on_core(0);
+        run(async { [throughput(addr, cache).await, tail(addr).await] })
     });
+    for table in client.join().expect("no panic") {
+        table.finish();
+    }
 }

@@ -95,6 +95,66 @@ async fn s046_a_source_of_ones_own_says_when_to_come_back() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn s046_what_a_source_says_is_bounded_wherever_it_stands() {
+    let minute = seconds(60);
+    for (said, least, most) in [
+        (Duration::ZERO, Duration::from_millis(500), seconds(1)),
+        (Duration::MAX, minute, minute),
+    ] {
+        for behind_another in [false, true] {
+            let script = Script::new(|call| match call.number {
+                1 => Answer::failure("busy"),
+                _ => Answer::token("tok", 3599),
+            });
+            let busy = Busy(said, script.clone());
+            let gap = if behind_another {
+                let empty = Script::new(|_| Answer::failure("empty"));
+                second_attempt(FirstOf::new(empty).or(busy), &script, false).await
+            } else {
+                second_attempt(busy, &script, false).await
+            };
+            assert!(gap >= least, "{said:?}: {gap:?}");
+            assert!(gap <= most + Duration::from_millis(20), "{said:?}: {gap:?}");
+        }
+    }
+}
+
+/// Says something of every error, and panics over one.
+struct Wrapper(FirstOf);
+
+impl TokenSource for Wrapper {
+    type Error = AuthError;
+
+    async fn fetch(&self, request: TokenRequest) -> Result<Token, AuthError> {
+        self.0.fetch(request).await
+    }
+
+    fn retry_after(&self, error: &AuthError) -> Option<Duration> {
+        assert!(!error.to_string().contains("boom"));
+        Some(seconds(30))
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn s046_an_error_of_this_crate_has_its_own_and_a_panic_over_one_is_a_failed_attempt() {
+    let script = |reason: &'static str| {
+        Script::new(move |call| match call.number {
+            1 => Answer::failure(reason),
+            _ => Answer::token("tok", 3599),
+        })
+    };
+    for (reason, most) in [("busy", 12), ("boom", 1)] {
+        let script = script(reason);
+        let inner = FirstOf::new(Busy(seconds(12), script.clone()));
+        let gap = second_attempt(Wrapper(inner), &script, false).await;
+        assert!(
+            gap <= seconds(most) + Duration::from_millis(20),
+            "{reason}: {gap:?}"
+        );
+    }
+}
+
 /// A script with a name of its own.
 struct Named(&'static str, Script);
 

@@ -1,11 +1,11 @@
-//! Threads on cores of their own.
+//! Threads on logical CPUs of their own, which may be two threads of one core: the row without a layer tells.
 //!
 //! Threads that wake each other begin on one core, and the system may take some milliseconds to part them:
 //! half of a short measurement, in which each gets half of a core.
 
-/// Keeps this thread on the `number`-th of the cores that the process may use.
+/// Keeps this thread on the `number`-th of the CPUs that the process may use.
 #[cfg(target_os = "linux")]
-pub fn stay_on_core(number: usize) {
+pub(crate) fn stay_on_core(number: usize) {
     use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
     use std::sync::OnceLock;
 
@@ -25,4 +25,4 @@ pub fn stay_on_core(number: usize) {
 
 /// Elsewhere the system decides.
 #[cfg(not(target_os = "linux"))]
-pub fn stay_on_core(_number: usize) {}
+pub(crate) fn stay_on_core(_number: usize) {}

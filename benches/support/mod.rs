@@ -4,7 +4,6 @@
 
 #![allow(dead_code, unreachable_pub)]
 
-pub mod cores;
 pub mod heap;
 pub mod results;
 pub mod samples;

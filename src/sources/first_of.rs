@@ -76,6 +76,9 @@ impl FirstOf {
     }
 
     /// The source that is tried if those before it fail.
+    ///
+    /// While none has answered, all are asked again together, when the last of them wants to be
+    /// ([`TokenSource::retry_after`]).
     pub fn or(mut self, next: impl TokenSource) -> Self {
         self.candidates.push(Candidate::new(next));
         // Clones made before go on with the list they have, and with their own choice.
@@ -130,6 +133,10 @@ impl TokenSource for FirstOf {
             .map(|candidate| candidate.timeout.saturating_add(HANDOVER));
         let together = timeouts.fold(Duration::ZERO, Duration::saturating_add);
         together.min(LONGEST)
+    }
+
+    fn retry_after(&self, error: &AuthError) -> Option<Duration> {
+        error.retry_after()
     }
 
     fn name(&self) -> &'static str {

@@ -119,3 +119,34 @@ impl Clone for Memo {
         Self::default()
     }
 }
+
+#[cfg(all(test, not(scoped_auth_loom)))]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+    use crate::token::{schedule::Edges, value::Token};
+
+    #[test]
+    fn what_is_asked_for_again_is_remembered() {
+        const HOUR: Duration = Duration::from_secs(3600);
+        let now = Moment { mono: 0, wall: 0 };
+        let token = Token::new("secret", HOUR);
+        let edges = Edges::of(&token, now, HOUR, 0.0);
+        let current = Current::empty();
+        current.store(Lease::new(token, 1, edges).map(Arc::new));
+
+        let mut memo = Memo::default();
+        assert!(current.warm(&mut memo, now).is_some());
+        assert!(memo.stamp.is_none(), "a clone made for one request");
+        let stamp = current.warm(&mut memo, now).unwrap();
+        let kept = memo.stamp.as_ref().unwrap();
+        assert!(Arc::ptr_eq(kept, &stamp));
+        assert_eq!(memo.epoch, 2);
+        assert!(memo.clone().stamp.is_none());
+        // Whoever looked and found nothing remembers from its next look on.
+        current.store(None);
+        assert!(current.warm(&mut memo, now).is_none());
+        assert!(memo.stamp.is_none());
+    }
+}

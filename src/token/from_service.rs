@@ -16,7 +16,8 @@ use crate::error::BoxError;
 ///
 /// Each fetch clones the service, waits until that clone is ready, and calls it. What it fails with,
 /// ready or called, is the attempt's error. Pacing and repeating stay the cache's work: a retry
-/// layer around the service multiplies with it.
+/// layer around the service multiplies with it. What it fails with says nothing of when to come back: for
+/// that, have a type around it with [`TokenSource::retry_after`].
 ///
 /// ```
 /// use std::{io, time::Duration};

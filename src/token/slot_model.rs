@@ -265,6 +265,7 @@ fn a_thread_never_goes_back_to_an_old_token() {
             thread::spawn(move || {
                 let seen = [
                     stamped(&current, &mut one),
+                    stamped(&current, &mut Memo::default()),
                     stamped(&current, &mut other),
                     stamped(&current, &mut one),
                     stamped(&current, &mut other),

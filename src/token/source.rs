@@ -51,10 +51,12 @@ pub trait TokenSource: Send + Sync + 'static {
         DEFAULT_ATTEMPT_TIMEOUT
     }
 
-    /// How long to leave the source alone after `error`: what a `Retry-After` said, say. Default: not said.
+    /// How long not to ask again after `error`: what a `Retry-After` said, say. Default: not said.
     ///
-    /// Kept to, by refreshes and by requests that wait alike, but to 60 s at most and to a live token's expiry
-    /// at the latest; the cache's own pace holds as well. An [`AuthError`] brings its own, and is not asked for.
+    /// Kept to for the same [`TokenRequest`], by refreshes and by requests that wait alike; others keep a pace
+    /// of their own. To 60 s at most, and not past the expiry of the token in service; the cache's pace holds as
+    /// well. For an [`AuthError`] the answer is not used: it has its own, which a source that wraps one of this
+    /// crate's hands on by handing on the error.
     fn retry_after(&self, error: &Self::Error) -> Option<Duration> {
         let _not_said = error;
         None

@@ -1,7 +1,7 @@
 //! Tokio's timers, on whatever runtime there is.
 //!
-//! A runtime without them, or none at all, is an error here and not a panic. Knows nothing of what is
-//! timed.
+//! A runtime without them, or none at all, is an error here and not a panic (where panics unwind, that is:
+//! with `panic = "abort"` nothing can be caught). Knows nothing of what is timed.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 

@@ -253,6 +253,10 @@ impl TokenSource for MetadataServer {
         ATTEMPT_TIMEOUT
     }
 
+    fn retry_after(&self, error: &AuthError) -> Option<Duration> {
+        error.retry_after()
+    }
+
     fn name(&self) -> &'static str {
         "metadata-server"
     }
