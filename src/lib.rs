@@ -27,7 +27,10 @@
 //! # }
 //! ```
 //!
-//! By default the token goes to Google APIs over https only; [`Destinations`] says where else.
+//! By default the token goes to Google APIs over https only; [`Destinations`] says where else. What is said here
+//! is tested, and the guide names the tests beside what it says: those of this page in
+//! [placement](guide::placement), [what happens when](guide::what_happens) and
+//! [sources](guide::sources).
 //!
 //! # The guide
 //!

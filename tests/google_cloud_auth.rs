@@ -451,7 +451,7 @@ fn and_then_the_metadata_server() {
 }
 
 #[test]
-fn a_key_file_makes_both_kinds_for_each_scope() {
+fn a_key_file_makes_a_token_for_each_scope() {
     if told().is_some() {
         return runtime().block_on(async {
             let cache = TokenCache::new(application_default());
@@ -466,7 +466,7 @@ fn a_key_file_makes_both_kinds_for_each_scope() {
     let file = folder.join("key.json");
     fs::write(&file, key_file().to_string()).unwrap();
     child(
-        "a_key_file_makes_both_kinds_for_each_scope",
+        "a_key_file_makes_a_token_for_each_scope",
         "",
         &folder,
         &[(FILE, file.into())],

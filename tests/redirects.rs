@@ -171,6 +171,25 @@ async fn s141_a_redirect_layer_above_us_over_tls() {
     }
 }
 
+/// Whoever a resolver leads to under an allowed name has to prove that the name is its own.
+#[tokio::test]
+async fn s138_another_machine_under_an_allowed_name_gets_nothing() {
+    let (strangers, _) = tls();
+    let (_, trusted) = tls();
+    let stranger = Server::start(Some(strangers), "").await;
+    let origin = format!("https://localhost:{}", stranger.addr.port());
+    let connector = HttpsConnectorBuilder::new()
+        .with_tls_config(trusted)
+        .https_only()
+        .enable_http1()
+        .build();
+    let hyper = Client::builder(TokioExecutor::new()).build::<_, Empty<Bytes>>(connector);
+    let request = Request::get(format!("{origin}/first")).body(Empty::new());
+    let client = ServiceBuilder::new().layer(auth(origin)).service(hyper);
+    client.oneshot(request.unwrap()).await.unwrap_err();
+    assert!(stranger.heads().is_empty());
+}
+
 #[tokio::test]
 async fn s141_reqwests_own_redirects_below_us() {
     let stranger = Server::start(None, "").await;

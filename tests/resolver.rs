@@ -200,8 +200,11 @@ async fn s071_a_name_that_resolves_to_another_address() {
     let Some(folder) = told() else {
         return in_a_namespace("s071_a_name_that_resolves_to_another_address");
     };
-    resolve_to(&folder, "127.0.0.1");
-    let here = on_address("127.0.0.1", 0, "tok-here");
+    // Addresses of this process alone: another test's server may be given the port once it is free.
+    let [.., high, low] = std::process::id().to_be_bytes();
+    let [first_address, second_address] = [1, 2].map(|last| format!("127.{high}.{low}.{last}"));
+    resolve_to(&folder, &first_address);
+    let here = on_address(&first_address, 0, "tok-here");
     let port = port_of(&here);
     let cache = cache(port);
     let (first, _) = served(&cache).await;
@@ -214,9 +217,9 @@ async fn s071_a_name_that_resolves_to_another_address() {
     let error = in_vain(&cache, Duration::from_secs(2)).await;
     assert!(error.is_connect(), "{error:?}");
 
-    let there = on_address("127.0.0.2", port, "tok-there");
+    let there = on_address(&second_address, port, "tok-there");
     assert_eq!(there.connections(), 0);
-    resolve_to(&folder, "127.0.0.2");
+    resolve_to(&folder, &second_address);
     let (second, took) = served(&cache).await;
     assert_eq!(second, "tok-there");
     assert!(took <= HEALED, "{took:?} after the name moved");

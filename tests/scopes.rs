@@ -160,7 +160,7 @@ async fn s042_one_limit_covers_both_exchanges() {
 }
 
 #[tokio::test]
-async fn ignored_scopes_are_one_warning_per_source_and_no_request() {
+async fn s165_ignored_scopes_are_one_warning_per_source_and_no_request() {
     let (tap, _guard) = TraceTap::install();
     let mds = machine(&[READ]);
     let source = MetadataServer::builder()

@@ -155,6 +155,21 @@ async fn s046_an_error_of_this_crate_has_its_own_and_a_panic_over_one_is_a_faile
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn s042_an_attempt_takes_ten_seconds_if_the_source_does_not_say() {
+    let source = source::from_fn(|_: TokenRequest| future::pending::<Result<Token, BoxError>>());
+    let cache = TokenCache::builder(source).clock(TestClock::new());
+    let cache = cache.build().unwrap();
+    let waiting = cache.clone();
+    let waiting = tokio::spawn(async move { waiting.token(&any()).await });
+    sleep(Duration::from_millis(9_900)).await;
+    assert!(cache.status(&any()).last_error().is_none());
+    sleep(Duration::from_millis(200)).await;
+    let error = cache.status(&any()).last_error().cloned().unwrap();
+    assert!(error.is_timeout(), "{error}");
+    assert!(waiting.await.unwrap().is_err());
+}
+
 /// A script with a name of its own.
 struct Named(&'static str, Script);
 
