@@ -72,6 +72,22 @@ fn live() -> isize {
     LIVE.load(Ordering::Relaxed)
 }
 
+/// What was measured is said as well: `--nocapture` shows it.
+fn assert_below(most: isize, bytes: isize) {
+    let test = std::thread::current();
+    println!(
+        "{}: {} KiB of heap, at most {}",
+        test.name().unwrap_or_default(),
+        bytes / KIB,
+        most / KIB
+    );
+    assert!(bytes < most, "{bytes} bytes, at most {most}");
+}
+
+fn assert_grown_below(most: isize, before: isize) {
+    assert_below(most, live() - before);
+}
+
 /// Open files and threads of the process. Threads that ended may still be on their way out, so fewer
 /// afterwards is as good as none more. The harness starts a thread for a test that is waiting for its
 /// turn, under that test's name: those do not count.
@@ -191,7 +207,7 @@ async fn cancellations(count: usize) {
         }
     }
     assert!(answered > count / 4, "{answered} after the token");
-    assert!(live() - before < MIB, "{} bytes", live() - before);
+    assert_grown_below(MIB, before);
     assert_eq!(tasks(), 0);
     assert_released(held);
     send_one(&client).await;
@@ -228,7 +244,7 @@ fn s083_ten_thousand_layers() {
         round(10).await;
         let (before, held) = (live(), resources());
         round(10_000).await;
-        assert!(live() - before < MIB, "{} bytes", live() - before);
+        assert_grown_below(MIB, before);
         assert_eq!(tasks(), 0);
         assert_released(held);
     });
@@ -285,7 +301,7 @@ fn s166_ten_thousand_scope_sets_in_ten_seconds() {
         assert_eq!(tasks(), 0);
         assert!(source.peak() <= 16, "{}", source.peak());
         let peak = PEAK.load(Ordering::Relaxed) - before;
-        assert!(peak < 40 * MIB, "{peak} bytes");
+        assert_below(40 * MIB, peak);
         assert!(cache.len() <= 256, "{}", cache.len());
     });
 }
@@ -305,7 +321,7 @@ async fn keys(count: usize) {
     }
     // The script's own book of calls is not the cache's.
     let book = isize::try_from(2 * count * size_of::<Duration>()).unwrap();
-    assert!(live() - before < MIB + book, "{} bytes", live() - before);
+    assert_grown_below(MIB + book, before);
     // Idle for two lifetimes: no fetch, and gone with the next new key.
     let calls = source.calls();
     sleep(Duration::from_secs(7200)).await;
@@ -581,11 +597,7 @@ fn s171_ten_thousand_refresh_cycles() {
         let (before, held) = (live(), resources());
         cycles(10_000).await;
         let book = isize::try_from(4 * 10_000 * size_of::<Duration>()).unwrap();
-        assert!(
-            live() - before < 64 * KIB + book,
-            "{} bytes",
-            live() - before
-        );
+        assert_grown_below(64 * KIB + book, before);
         assert!(tasks() <= 1);
         assert_released(held);
     });
@@ -619,11 +631,7 @@ fn exchanges(count: usize) {
     while resources() > held && begun.elapsed() < Duration::from_secs(10) {
         std::thread::yield_now();
     }
-    assert!(
-        live() - before < 64 * KIB,
-        "{} bytes after {count} exchanges",
-        live() - before
-    );
+    assert_grown_below(64 * KIB, before);
     assert_released(held);
 }
 
@@ -665,7 +673,7 @@ async fn outage(answer: fn() -> Answer, per_second: u32, most: isize) {
     assert_eq!(wrong.load(Ordering::SeqCst), 0);
     assert!(tasks() <= 1);
     let peak = PEAK.load(Ordering::Relaxed) - before;
-    assert!(peak < most, "{} MiB", peak / MIB);
+    assert_below(most, peak);
     assert!(source.calls() <= 20, "{}", source.calls());
 }
 
@@ -732,7 +740,7 @@ fn s172_two_million_warm_requests_grow_nothing() {
         let before = live();
         soak(client, 2_000_000);
         // The harness is at work beside us; a byte for every 30 requests would still show.
-        assert!(live() - before < 64 * KIB, "{} bytes", live() - before);
+        assert_grown_below(64 * KIB, before);
         assert_eq!(source.calls(), 1);
     });
 }
@@ -763,7 +771,7 @@ fn s172_a_thousand_million_warm_requests_grow_nothing() {
     let before = live();
     for number in 2..=ROUNDS {
         println!("round {number}: {:?}", round());
-        assert!(live() - before < MIB, "{} bytes", live() - before);
+        assert_grown_below(MIB, before);
     }
     assert_eq!(mds.token_requests(), 1);
 }
@@ -787,7 +795,7 @@ fn s025_hundred_thousand_waiters_take_less_than_200_mib() {
         }
     });
     let peak = PEAK.load(Ordering::Relaxed) - before;
-    assert!(peak < 200 * MIB, "{} MiB", peak / MIB);
+    assert_below(200 * MIB, peak);
     assert_eq!(mds.token_requests(), 1);
 }
 
@@ -815,7 +823,7 @@ fn s052_a_huge_answer_takes_less_than_a_mebibyte() {
         let peak = PEAK.load(Ordering::Relaxed) - before;
         assert!(error.to_string().contains("too large"), "{error}");
         // The server's own copy of what it sends is counted, too.
-        assert!(peak < MIB, "{peak} bytes");
+        assert_below(MIB, peak);
     }
 }
 
@@ -836,11 +844,7 @@ fn s068_a_day_of_failures_keeps_the_heap_flat() {
         let (before, calls) = (live(), source.calls());
         outage(24).await;
         let book = isize::try_from(4 * (source.calls() - calls) * size_of::<Duration>()).unwrap();
-        assert!(
-            live() - before < 64 * KIB + book,
-            "{} bytes",
-            live() - before
-        );
+        assert_grown_below(64 * KIB + book, before);
         assert!(tasks() <= 1);
     });
 }
