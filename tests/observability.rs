@@ -198,6 +198,41 @@ async fn a_fetch_is_told_once_with_its_numbers() {
     assert!((0.5..=1.0).contains(&pause), "{pause}");
 }
 
+/// A source may fail with a page of text, and panic with one: at every attempt, without a token.
+#[tokio::test(start_paused = true)]
+async fn s096_a_page_of_text_is_a_bounded_line_and_errors_together_are_one_in_ten_seconds() {
+    let (tap, _guard) = EventTap::install();
+    let page = "a line\n".repeat(1_000);
+    let text = page.clone();
+    let source = source::from_fn(move |_: TokenRequest| {
+        let (fails, text) = (fastrand::bool(), text.clone());
+        async move {
+            if fails {
+                return Err(text);
+            }
+            panic!("{text}")
+        }
+    });
+    let source = cache(source);
+    let begun = tokio::time::Instant::now();
+    while tap.named("source_panicked").is_empty() || tap.named("token_fetch_failed").len() < 20 {
+        source.token(&access()).await.unwrap_err();
+        sleep(secs(1)).await;
+    }
+    for failed in tap.named("token_fetch_failed") {
+        let error = &failed.values["error"];
+        assert!(error.chars().count() <= 1_000, "{error}");
+        assert!(!error.contains('\n'), "{error}");
+    }
+    for panicked in tap.named("source_panicked") {
+        assert!(panicked.values["panic"].chars().count() <= 200 + "\"\"".len());
+    }
+    let errors = tap.seen().into_iter();
+    let errors = errors.filter(|event| event.level == Level::ERROR).count();
+    let most = begun.elapsed().as_secs() / 10 + 1;
+    assert!(errors as u64 <= most, "{errors}, at most {most}");
+}
+
 #[tokio::test(start_paused = true)]
 async fn a_status_as_json() {
     let clock = TestClock::new();
