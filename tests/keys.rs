@@ -28,6 +28,28 @@ fn cache(source: Script) -> TokenCache {
 }
 
 #[tokio::test(start_paused = true)]
+async fn s167_what_a_layer_holds_is_never_forgotten() {
+    let source =
+        Script::new(|call| Answer::token(call.request.to_string().replace(' ', "-"), 3599));
+    let cache = TokenCache::builder(source.clone()).max_tokens(1);
+    let cache = cache.clock(TestClock::new()).build().unwrap();
+    let held = ScopedAuthLayer::from_cache(cache.clone())
+        .scopes(Scopes::new(["held"]).unwrap())
+        .layer(Inner::new());
+    send(&held, BUCKET).await.unwrap();
+    for name in ["one", "other", "one"] {
+        let scopes = Scopes::new([name]).unwrap();
+        let asked = TokenRequest::access_token(scopes);
+        cache.token(&asked).await.unwrap();
+        sleep(Duration::from_secs(1)).await;
+    }
+    let before = source.calls();
+    assert_eq!(before, 1 + 3, "the others make room for each other");
+    send(&held, BUCKET).await.unwrap();
+    assert_eq!(source.calls(), before);
+}
+
+#[tokio::test(start_paused = true)]
 async fn per_origin_audiences_are_asked_for_by_origin_and_only_where_allowed() {
     let source = Script::new(|call| {
         let audience = call
