@@ -460,6 +460,16 @@ fn a_key_file_makes_a_token_for_each_scope() {
             assert_ne!(one.expose_secret(), two.expose_secret());
             let left = cache.status(&scoped("https://a/one")).expires_in().unwrap();
             assert!(left > seconds(3500));
+
+            let source = application_default();
+            for number in 0..70 {
+                source
+                    .fetch(scoped(&format!("https://a/{number}")))
+                    .await
+                    .unwrap();
+            }
+            let shown = format!("{source:?}");
+            assert!(shown.contains("kept: 64"), "{shown}");
         });
     }
     let folder = Folder::new();
