@@ -29,8 +29,7 @@ fn cache(source: Script) -> TokenCache {
 
 #[tokio::test(start_paused = true)]
 async fn s167_what_a_layer_holds_is_never_forgotten() {
-    let source =
-        Script::new(|call| Answer::token(call.request.to_string().replace(' ', "-"), 3599));
+    let source = Script::tokens(3599);
     let cache = TokenCache::builder(source.clone()).max_tokens(1);
     let cache = cache.clock(TestClock::new()).build().unwrap();
     let held = ScopedAuthLayer::from_cache(cache.clone())

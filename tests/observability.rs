@@ -203,9 +203,8 @@ async fn a_fetch_is_told_once_with_its_numbers() {
 async fn s096_a_page_of_text_is_a_bounded_line_and_errors_together_are_one_in_ten_seconds() {
     let (tap, _guard) = EventTap::install();
     let page = "a line\n".repeat(1_000);
-    let text = page.clone();
     let source = source::from_fn(move |_: TokenRequest| {
-        let (fails, text) = (fastrand::bool(), text.clone());
+        let (fails, text) = (fastrand::bool(), page.clone());
         async move {
             if fails {
                 return Err(text);
