@@ -12,9 +12,9 @@ use std::{
 use tower_service::Service;
 
 use crate::{
-    error::BoxError,
+    error::{AuthError, BoxError},
     future::ResponseFuture,
-    policy::{Decision, Policy},
+    policy::{Decision, Policy, Wait},
     request::{AuthRequest, AuthResponse},
     token::current::Memo,
 };
@@ -83,27 +83,44 @@ where
 
     #[inline]
     fn call(&mut self, mut request: R) -> Self::Future {
-        if let Some(watch) = self.policy.stamp(&mut request, &mut self.memo) {
-            return ResponseFuture::sent(self.inner.call(request), Some(watch));
-        }
-        match self.policy.decide(&mut request) {
-            Decision::Stamped(watch) => ResponseFuture::sent(self.inner.call(request), Some(watch)),
-            Decision::Pass => ResponseFuture::sent(self.inner.call(request), None),
-            Decision::Wait(wait) => {
-                // The instance that was made ready goes with the request; the clone, which is not
-                // ready, stays.
-                let not_ready_inner = self.inner.clone();
-                let ready_inner = mem::replace(&mut self.inner, not_ready_inner);
-                ResponseFuture::waiting(wait, ready_inner, request)
-            }
-            Decision::Refuse(error) => {
-                self.policy.note_refusal();
-                // `call` uses the readiness up, also where the service inside is not called.
-                let not_ready_inner = self.inner.clone();
-                drop(mem::replace(&mut self.inner, not_ready_inner));
-                ResponseFuture::failed(error)
-            }
-        }
+        let watch = match self.policy.stamp(&mut request, &mut self.memo) {
+            Some(watch) => Some(watch),
+            None => match self.policy.decide(&mut request) {
+                Decision::Stamped(watch) => Some(watch),
+                Decision::Pass => None,
+                Decision::Wait(wait) => return self.wait(wait, request),
+                Decision::Refuse(error) => return self.refuse(error),
+            },
+        };
+        // One place that sends, whatever was decided: each is a copy of the inner service's `call`.
+        ResponseFuture::sent(self.inner.call(request), watch)
+    }
+}
+
+impl<S: Clone> ScopedAuth<S> {
+    #[cold]
+    fn wait<R>(&mut self, wait: Wait, request: R) -> ResponseFuture<S, R>
+    where
+        S: Service<R>,
+    {
+        ResponseFuture::waiting(wait, self.take_ready_inner(), request)
+    }
+
+    #[cold]
+    fn refuse<R>(&mut self, error: AuthError) -> ResponseFuture<S, R>
+    where
+        S: Service<R>,
+    {
+        self.policy.note_refusal();
+        // `call` uses the readiness up, also where the service inside is not called.
+        drop(self.take_ready_inner());
+        ResponseFuture::failed(error)
+    }
+
+    /// The instance that was made ready goes with the request; the clone, which is not ready, stays.
+    fn take_ready_inner(&mut self) -> S {
+        let not_ready_inner = self.inner.clone();
+        mem::replace(&mut self.inner, not_ready_inner)
     }
 }
 

@@ -156,7 +156,7 @@ fn is_metadata_address(address: Ipv6Addr) -> bool {
 
 /// A number for an authority. Whatever spellings of one host are told apart costs no more than a
 /// refresh that waits for its pace.
-#[inline]
+#[inline(never)]
 pub(super) fn asker(authority: &str) -> Asker {
     let bytes = authority.as_bytes();
     let (words, rest) = bytes.as_chunks::<8>();
