@@ -26,12 +26,14 @@ use crate::{
     watch::{self, Watch},
 };
 
+/// What every request reads stands first, on one line of the cache.
+#[repr(C, align(64))]
 pub(crate) struct Policy {
-    cache: TokenCache,
+    choice: Choice,
     destinations: Destinations,
     replace_authorization: bool,
-    quota_project: Option<QuotaProject>,
-    choice: Choice,
+    quota_project: Option<Box<QuotaProject>>,
+    cache: TokenCache,
 }
 
 /// What to ask for where the request does not say.
@@ -81,11 +83,11 @@ impl Policy {
             Err(_) => Choice::PerOrigin,
         };
         Self {
-            cache,
+            choice,
             destinations,
             replace_authorization,
-            quota_project,
-            choice,
+            quota_project: quota_project.map(Box::new),
+            cache,
         }
     }
 
@@ -103,13 +105,9 @@ impl Policy {
         let stamp = supply.warm(memo)?;
         // Looking first whether there is a header would cost as much as putting it there.
         let headers = request.headers_mut();
-        match headers.try_insert(AUTHORIZATION, stamp.header()) {
-            Ok(None) => {}
-            Ok(Some(_)) if self.replace_authorization => {}
-            previous => {
-                put_back(headers, previous);
-                return None;
-            }
+        let previous = headers.try_insert(AUTHORIZATION, stamp.header());
+        if !matches!(previous, Ok(None)) && !self.may_replace(headers, previous) {
+            return None;
         }
         if let Some(project) = &self.quota_project
             && project.put(headers).is_err()
@@ -163,6 +161,25 @@ impl Policy {
                 asker,
                 rejected,
             }),
+        }
+    }
+
+    /// What became of a stamp that was put over something, or not put at all. False if it is not there.
+    #[cold]
+    fn may_replace(
+        &self,
+        headers: &mut HeaderMap,
+        previous: Result<Option<HeaderValue>, MaxSizeReached>,
+    ) -> bool {
+        match previous {
+            Ok(_) if self.replace_authorization => true,
+            Ok(own) => {
+                if let Some(own) = own {
+                    headers.insert(AUTHORIZATION, own);
+                }
+                false
+            }
+            Err(_) => false,
         }
     }
 
@@ -220,13 +237,5 @@ fn keep_one(headers: &mut HeaderMap) {
     {
         let first = values.get().clone();
         values.insert(first);
-    }
-}
-
-/// Undoes a stamp over the caller's own value.
-#[cold]
-fn put_back(headers: &mut HeaderMap, previous: Result<Option<HeaderValue>, MaxSizeReached>) {
-    if let Ok(Some(own)) = previous {
-        headers.insert(AUTHORIZATION, own);
     }
 }

@@ -99,6 +99,7 @@ mod reqwest_types {
     impl AuthRequest for Request {}
 
     impl sealed::Outgoing for Request {
+        #[inline]
         fn target(&self) -> Target<'_> {
             let url = self.url();
             let scheme = match url.scheme() {

@@ -83,21 +83,30 @@ where
 
     #[inline]
     fn call(&mut self, mut request: R) -> Self::Future {
-        let watch = match self.policy.stamp(&mut request, &mut self.memo) {
-            Some(watch) => Some(watch),
-            None => match self.policy.decide(&mut request) {
-                Decision::Stamped(watch) => Some(watch),
-                Decision::Pass => None,
-                Decision::Wait(wait) => return self.wait(wait, request),
-                Decision::Refuse(error) => return self.refuse(error),
-            },
-        };
-        // One place that sends, whatever was decided: each is a copy of the inner service's `call`.
-        ResponseFuture::sent(self.inner.call(request), watch)
+        match self.policy.stamp(&mut request, &mut self.memo) {
+            Some(watch) => ResponseFuture::sent(self.inner.call(request), Some(watch)),
+            None => self.decide(request),
+        }
     }
 }
 
 impl<S: Clone> ScopedAuth<S> {
+    /// Out of the usual request's way: what is not run is not to lie between what is.
+    #[inline(never)]
+    fn decide<R>(&mut self, mut request: R) -> ResponseFuture<S, R>
+    where
+        S: Service<R>,
+        R: AuthRequest,
+    {
+        let watch = match self.policy.decide(&mut request) {
+            Decision::Stamped(watch) => Some(watch),
+            Decision::Pass => None,
+            Decision::Wait(wait) => return self.wait(wait, request),
+            Decision::Refuse(error) => return self.refuse(error),
+        };
+        ResponseFuture::sent(self.inner.call(request), watch)
+    }
+
     #[cold]
     fn wait<R>(&mut self, wait: Wait, request: R) -> ResponseFuture<S, R>
     where

@@ -28,9 +28,9 @@ use super::{
     value::Token,
 };
 
-/// What every request reads stands first, side by side: with many token requests in use, each cache
-/// line of each of them is one to be fetched.
-#[repr(C)]
+/// What every request reads stands first, on one line: with many token requests in use, each cache line of
+/// each of them is one to be fetched.
+#[repr(C, align(64))]
 pub(crate) struct Supply {
     fetcher: Arc<Fetcher>,
     /// When it was asked for last, in monotonic nanoseconds; kept by the cache.
