@@ -1,10 +1,11 @@
 //! A real client against a real server, with and without the layer: `cargo bench --bench end_to_end`.
 //!
 //! hyper-util's client and reqwest send to a hyper server over loopback, a few requests at a time and many;
-//! client and server have a thread each, on a core of its own. The arms of one client run by turns, so
-//! that what is compared ran side by side. "By hand" puts the same header on without a layer, and clones
-//! the client as often as the arm that is compared with it: what is left between it and "no header" is a
-//! kilobyte on the wire.
+//! client and server have a thread each, on a core of its own that is kept from halting. The arms of one
+//! client run by turns, so that what is compared ran side by side. "By hand" puts the same header on without
+//! a layer, and clones the client as often as the arm that is compared with it: what is left between it and
+//! "no header" is a kilobyte on the wire. "The least layer" puts it on where this crate does, and does nothing
+//! else: a request and a service more to be moved.
 //!
 //! The second table is latency, in blocks of 100 ms with eight requests at a time, of a client whose token
 //! lives for three seconds: blocks in which a refresh was under way beside blocks in which none was.
@@ -36,7 +37,7 @@ use std::{
 };
 
 use bytes::Bytes;
-use cores::stay_on_core;
+use cores::{keep_awake, stay_on_core};
 use http::{HeaderValue, Request, Response, header::AUTHORIZATION};
 use http_body_util::{BodyExt, Empty};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
@@ -57,9 +58,9 @@ use tower_scoped_auth::{
     emulator::{Emulator, Fault},
 };
 
-/// With so many requests at a time both threads sleep between them, and are woken by each other.
+/// With so many requests at a time the server sleeps after every fifth, and is woken by the client.
 const AT_EASE: usize = 8;
-/// With so many they are awake.
+/// With so many it hardly sleeps.
 const BUSY: usize = 64;
 /// Short and many: a machine drifts by more than what is looked for, and slower than a span.
 const ROUNDS: usize = 500;
@@ -141,6 +142,34 @@ fn serve() -> SocketAddr {
 fn run<T>(future: impl Future<Output = T>) -> T {
     let runtime = runtime::Builder::new_current_thread().enable_all().build();
     runtime.expect("a runtime").block_on(future)
+}
+
+/// Puts a constant header on with `put`, and does nothing else.
+#[derive(Clone)]
+struct Least<S, P> {
+    inner: S,
+    put: P,
+}
+
+impl<S, P, R> Service<R> for Least<S, P>
+where
+    S: Service<R>,
+    P: Fn(&mut R),
+{
+    type Response = S::Response;
+    type Error = S::Error;
+    type Future = S::Future;
+
+    #[inline]
+    fn poll_ready(&mut self, context: &mut Context<'_>) -> Poll<Result<(), S::Error>> {
+        self.inner.poll_ready(context)
+    }
+
+    #[inline]
+    fn call(&mut self, mut request: R) -> S::Future {
+        (self.put)(&mut request);
+        self.inner.call(request)
+    }
 }
 
 type Hyper = Client<HttpConnector, Empty<Bytes>>;
@@ -250,12 +279,13 @@ async fn by_turns(arms: &[Sender], at_once: usize) -> Vec<Vec<f64>> {
 }
 
 /// What a client's arms are called, and which of them does the same by hand.
-const ARMS: [(&str, usize); 5] = [
+const ARMS: [(&str, usize); 6] = [
     ("no header", 1),
     ("header by hand", 1),
+    ("the least layer", 1),
     ("this crate", 1),
-    ("header by hand, clone() per request", 3),
-    ("this crate, clone() per request", 3),
+    ("header by hand, clone() per request", 4),
+    ("this crate, clone() per request", 4),
 ];
 
 async fn throughput(addr: SocketAddr, cache: TokenCache) -> Table {
@@ -265,14 +295,32 @@ async fn throughput(addr: SocketAddr, cache: TokenCache) -> Table {
     value.set_sensitive(true);
 
     let by_hand = || Some(value.clone());
+    let (of_hyper, of_reqwest) = (value.clone(), value.clone());
     let (hyper, reqwest) = (hyper_client(), reqwest::Client::new());
     let (hyper_auth, reqwest_auth) = (auth().layer(hyper.clone()), auth().layer(reqwest.clone()));
+    let hyper_least = Least {
+        inner: hyper.clone(),
+        put: move |request: &mut Request<Empty<Bytes>>| {
+            request
+                .headers_mut()
+                .insert(AUTHORIZATION, of_hyper.clone());
+        },
+    };
+    let reqwest_least = Least {
+        inner: reqwest.clone(),
+        put: move |request: &mut reqwest::Request| {
+            request
+                .headers_mut()
+                .insert(AUTHORIZATION, of_reqwest.clone());
+        },
+    };
     let clients: [(&str, [Sender; ARMS.len()]); 2] = [
         (
             "hyper-util",
             [
                 with_hyper(hyper.clone(), addr, Clones::Once, None),
                 with_hyper(hyper.clone(), addr, Clones::Once, by_hand()),
+                with_hyper(hyper_least, addr, Clones::Once, None),
                 with_hyper(hyper_auth.clone(), addr, Clones::Once, None),
                 with_hyper(hyper, addr, Clones::PerRequest, by_hand()),
                 with_hyper(hyper_auth, addr, Clones::PerRequest, None),
@@ -283,6 +331,7 @@ async fn throughput(addr: SocketAddr, cache: TokenCache) -> Table {
             [
                 with_reqwest(reqwest.clone(), addr, Clones::Once, None),
                 with_reqwest(reqwest.clone(), addr, Clones::Once, by_hand()),
+                with_reqwest(reqwest_least, addr, Clones::Once, None),
                 with_reqwest(reqwest_auth.clone(), addr, Clones::Once, None),
                 with_reqwest(reqwest, addr, Clones::PerRequest, by_hand()),
                 with_reqwest(reqwest_auth, addr, Clones::PerRequest, None),
@@ -406,11 +455,16 @@ fn main() {
     let addr = serve();
     // Before anything is bound: what depends on the number of cores is to see all of them.
     let cache = warm_cache(&[TokenRequest::access_token(Scopes::default())]);
+    let awake = keep_awake();
     let client = thread::spawn(move || {
         stay_on_core(0);
         run(async { [throughput(addr, cache).await, tail(addr).await] })
     });
-    for table in client.join().expect("no panic") {
+    for mut table in client.join().expect("no panic") {
+        table.note(match awake {
+            Some(_) => "CPUs kept from halting",
+            None => "CPUs that halt",
+        });
         table.finish();
     }
 }

@@ -246,6 +246,33 @@ mod tests {
     use super::*;
 
     #[test]
+    fn the_familiar_origin_is_told_from_all_others() {
+        let asker = number(0, 0);
+        for length in 0..64 {
+            let authority: Vec<u8> = (b'a'..=b'z').cycle().take(length).collect();
+            let familiar = Familiar::of(Scheme::Https, &authority, asker);
+            assert_eq!(familiar.is_some(), (8..40).contains(&length), "{length}");
+            let Some(familiar) = familiar else { continue };
+            assert!(familiar.is(Scheme::Https, &authority));
+            assert!(!familiar.is(Scheme::Http, &authority));
+            for place in 0..length {
+                let mut other = authority.clone();
+                other[place] ^= 1;
+                assert!(!familiar.is(Scheme::Https, &other), "{place} of {length}");
+                other = authority.clone();
+                other.remove(place);
+                assert!(
+                    !familiar.is(Scheme::Https, &other),
+                    "{length} without {place}"
+                );
+            }
+            // As many bytes more as a length that is kept in eight bits would not notice.
+            let longer = [&authority[..], &[b'a'; 256]].concat();
+            assert!(!familiar.is(Scheme::Https, &longer), "{length} and 256");
+        }
+    }
+
+    #[test]
     fn plain_bytes_are_told_from_all_others_in_every_place() {
         for byte in 0..=u8::MAX {
             for place in 0..WORD {
