@@ -106,7 +106,7 @@ impl Policy {
         // Looking first whether there is a header would cost as much as putting it there.
         let headers = request.headers_mut();
         let previous = headers.try_insert(AUTHORIZATION, stamp.header());
-        if !matches!(previous, Ok(None)) && !self.may_replace(headers, previous) {
+        if !matches!(previous, Ok(None)) && !self.stays(headers, previous) {
             return None;
         }
         if let Some(project) = &self.quota_project
@@ -164,22 +164,20 @@ impl Policy {
         }
     }
 
-    /// What became of a stamp that was put over something, or not put at all. False if it is not there.
+    /// True if a stamp stays that went over the caller's own value, or found no room. If not, the headers
+    /// are as they were.
     #[cold]
-    fn may_replace(
+    fn stays(
         &self,
         headers: &mut HeaderMap,
         previous: Result<Option<HeaderValue>, MaxSizeReached>,
     ) -> bool {
         match previous {
-            Ok(_) if self.replace_authorization => true,
-            Ok(own) => {
-                if let Some(own) = own {
-                    headers.insert(AUTHORIZATION, own);
-                }
+            Ok(Some(own)) if !self.replace_authorization => {
+                headers.insert(AUTHORIZATION, own);
                 false
             }
-            Err(_) => false,
+            previous => previous.is_ok(),
         }
     }
 

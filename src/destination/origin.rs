@@ -156,6 +156,7 @@ fn is_metadata_address(address: Ipv6Addr) -> bool {
 
 /// A number for an authority. Whatever spellings of one host are told apart costs no more than a
 /// refresh that waits for its pace.
+// As a call: most requests go to an origin whose number is known, and would run around it.
 #[inline(never)]
 pub(super) fn asker(authority: &str) -> Asker {
     let bytes = authority.as_bytes();

@@ -113,7 +113,7 @@ where
 {
     // The status is read where the response lies, and the response moved once, whole. Behind a `?` it was
     // taken apart around those two bytes and put together again, with loads that had to wait for the
-    // stores before them: 25 to 40 ns of a request, and not one instruction more.
+    // stores before them: 25 to 40 ns of a request, which a count of instructions does not show.
     match future.poll(cx) {
         Poll::Ready(Ok(response)) if response.status() == StatusCode::UNAUTHORIZED => {
             Poll::Ready(Ok(unauthorized(response, watch.take())))

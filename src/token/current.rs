@@ -77,7 +77,6 @@ impl Current {
         self.look_again(memo, now)
     }
 
-    #[cold]
     fn look_again(&self, memo: &mut Memo, now: Moment) -> Option<Arc<Stamp>> {
         // Read before the lease: a lease newer than its number is merely looked at again.
         let epoch = self.epoch.load(Ordering::Acquire);

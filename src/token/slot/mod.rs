@@ -97,7 +97,20 @@ impl Slot {
     /// The stamp of a token about which there is nothing to decide. No lock, no allocation.
     #[inline]
     pub(crate) fn warm(&self, memo: &mut Memo, now: Moment) -> Option<Arc<Stamp>> {
-        self.current.warm(memo, now)
+        self.current.warm(memo, now).or_else(|| self.seen_to(now))
+    }
+
+    /// The stamp of a token that is due for a refresh and good for everyone, where somebody sees to it:
+    /// requests go out meanwhile as they do when none is due.
+    #[inline(never)]
+    fn seen_to(&self, now: Moment) -> Option<Arc<Stamp>> {
+        if now.mono >= self.quiet_until.load(Ordering::Relaxed) {
+            return None;
+        }
+        let lease = self.current.load();
+        let need = Ask::new(None, false).need(lease.as_deref(), now);
+        let held = lease.as_ref().filter(|_| need == Need::Refresh)?;
+        Some(Arc::clone(held.stamp()))
     }
 
     /// The token about which there is nothing to decide.
@@ -208,5 +221,54 @@ impl Slot {
     fn lock(&self) -> MutexGuard<'_, State> {
         // Nothing under this lock can leave the state half changed.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+}
+
+#[cfg(all(test, not(scoped_auth_loom)))]
+mod tests {
+    use std::num::NonZeroU64;
+
+    use super::*;
+
+    const SECOND: Duration = Duration::from_secs(1);
+    const LIMITS: Limits = Limits {
+        lead: Duration::from_secs(600),
+        attempt: SECOND,
+        max_wait: Duration::from_secs(30),
+    };
+
+    #[test]
+    fn while_a_refresh_is_under_way_requests_go_as_if_none_were() {
+        let start = Moment { mono: 0, wall: 0 };
+        let slot = Slot::new(LIMITS);
+        let warm = |now| slot.warm(&mut Memo::default(), now);
+        let begin = |now| slot.tend(now, Allowance::Anything).unwrap().id;
+
+        let token = Token::new("old", 3600 * SECOND);
+        let _ = slot.finish(begin(start), Ok((token, start)), start, 0.0);
+        assert!(warm(start).is_some(), "fresh");
+
+        let stale = start.plus(3400 * SECOND);
+        assert!(warm(stale).is_none(), "somebody is to begin");
+        let id = begin(stale);
+        let stamp = warm(stale).expect("it has begun");
+        assert!(warm(stale.plus(SECOND)).is_some());
+        assert!(
+            warm(stale.plus(3 * SECOND)).is_none(),
+            "nothing was heard of it"
+        );
+
+        // It fails: until its pace allows another, there is nothing to begin.
+        let error = crate::error::AuthError::new(crate::error::Kind::Source, "broken");
+        let _ = slot.finish(id, Err(error), stale, 0.0);
+        assert!(warm(stale).is_some());
+        assert!(warm(stale.plus(60 * SECOND)).is_none(), "and now there is");
+
+        let guard = start.plus(3595 * SECOND);
+        let _ = begin(guard);
+        assert!(warm(guard).is_none(), "a better one is worth a wait");
+        assert!(warm(stale).is_some());
+        stamp.reject(NonZeroU64::MIN);
+        assert!(warm(stale).is_none(), "who asks is to be known");
     }
 }
