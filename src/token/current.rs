@@ -64,9 +64,9 @@ impl Current {
         self.epoch.fetch_add(1, Ordering::Release);
     }
 
-    /// The stamp of a lease about which there is nothing to decide. No lock, no allocation.
+    /// The stamp that is remembered, if there is still nothing to decide about it.
     #[inline]
-    pub(super) fn warm(&self, memo: &mut Memo, now: Moment) -> Option<Arc<Stamp>> {
+    pub(super) fn recall(&self, memo: &Memo, now: Moment) -> Option<Arc<Stamp>> {
         if memo.epoch == self.epoch.load(Ordering::Acquire)
             && now.is_before(memo.fresh_until)
             && let Some(stamp) = &memo.stamp
@@ -74,10 +74,11 @@ impl Current {
         {
             return Some(Arc::clone(stamp));
         }
-        self.look_again(memo, now)
+        None
     }
 
-    fn look_again(&self, memo: &mut Memo, now: Moment) -> Option<Arc<Stamp>> {
+    /// The stamp of a lease about which there is nothing to decide, to be remembered.
+    pub(super) fn look_again(&self, memo: &mut Memo, now: Moment) -> Option<Arc<Stamp>> {
         // Read before the lease: a lease newer than its number is merely looked at again.
         let epoch = self.epoch.load(Ordering::Acquire);
         let lease = self.lease.load();
@@ -137,16 +138,20 @@ mod tests {
         current.store(Lease::new(token, 1, edges).map(Arc::new));
 
         let mut memo = Memo::default();
-        assert!(current.warm(&mut memo, now).is_some());
+        assert!(current.look_again(&mut memo, now).is_some());
         assert!(memo.stamp.is_none(), "a clone made for one request");
-        let stamp = current.warm(&mut memo, now).unwrap();
+        assert!(current.recall(&memo, now).is_none());
+        let stamp = current.look_again(&mut memo, now).unwrap();
         let kept = memo.stamp.as_ref().unwrap();
         assert!(Arc::ptr_eq(kept, &stamp));
         assert_eq!(memo.epoch, 2);
+        let recalled = current.recall(&memo, now).unwrap();
+        assert!(Arc::ptr_eq(&recalled, &stamp));
         assert!(memo.clone().stamp.is_none());
         // Whoever looked and found nothing remembers from its next look on.
         current.store(None);
-        assert!(current.warm(&mut memo, now).is_none());
+        assert!(current.recall(&memo, now).is_none());
+        assert!(current.look_again(&mut memo, now).is_none());
         assert!(memo.stamp.is_none());
     }
 }

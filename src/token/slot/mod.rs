@@ -97,12 +97,20 @@ impl Slot {
     /// The stamp of a token about which there is nothing to decide. No lock, no allocation.
     #[inline]
     pub(crate) fn warm(&self, memo: &mut Memo, now: Moment) -> Option<Arc<Stamp>> {
-        self.current.warm(memo, now).or_else(|| self.seen_to(now))
+        match self.current.recall(memo, now) {
+            Some(stamp) => Some(stamp),
+            None => self.look_again(memo, now),
+        }
+    }
+
+    #[inline(never)]
+    fn look_again(&self, memo: &mut Memo, now: Moment) -> Option<Arc<Stamp>> {
+        let unquestioned = self.current.look_again(memo, now);
+        unquestioned.or_else(|| self.seen_to(now))
     }
 
     /// The stamp of a token that is due for a refresh and good for everyone, where somebody sees to it:
     /// requests go out meanwhile as they do when none is due.
-    #[inline(never)]
     fn seen_to(&self, now: Moment) -> Option<Arc<Stamp>> {
         if now.mono >= self.quiet_until.load(Ordering::Relaxed) {
             return None;
