@@ -1,7 +1,7 @@
 //! A real client against a real server, with and without the layer: `cargo bench --bench end_to_end`.
 //!
 //! hyper-util's client and reqwest send to a hyper server over loopback, a few requests at a time and many;
-//! client and server have a thread each, on a core of its own that is kept from halting. The arms of one
+//! client and server have a thread each, on a core of its own that is asked not to halt. The arms of one
 //! client run by turns, so that what is compared ran side by side. "By hand" puts the same header on without
 //! a layer, and clones the client as often as the arm that is compared with it: what is left between it and
 //! "no header" is a kilobyte on the wire. "The least layer" puts it on where this crate does, and does nothing
@@ -462,7 +462,7 @@ fn main() {
     });
     for mut table in client.join().expect("no panic") {
         table.note(match awake {
-            Some(_) => "CPUs kept from halting",
+            Some(_) => "CPUs asked not to halt",
             None => "CPUs that halt",
         });
         table.finish();

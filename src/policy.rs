@@ -164,8 +164,8 @@ impl Policy {
         }
     }
 
-    /// True if a stamp stays that went over the caller's own value, or found no room. If not, the headers
-    /// are as they were.
+    /// True if the stamp stays: it went over the caller's own value, and may. If not, that value (the first
+    /// of several) is back; where there was no room, nothing was changed.
     #[cold]
     fn stays(
         &self,

@@ -30,8 +30,9 @@ pub(crate) fn stay_on_core(number: usize) {
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn stay_on_core(_number: usize) {}
 
-/// Keeps every CPU from halting for as long as the file is open, where the system lets this process ask for
-/// it: root, as a rule (Documentation/power/pm_qos_interface.rst in Linux' sources).
+/// Asks that no CPU halts for as long as the file is open, where the system lets this process ask: root, as a
+/// rule (Documentation/power/pm_qos_interface.rst in Linux' sources). One without a driver for idle CPUs takes
+/// no notice.
 #[allow(
     dead_code,
     reason = "not every bench has threads that wait for each other"

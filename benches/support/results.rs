@@ -15,7 +15,7 @@ pub struct Table {
     command: String,
     head: Vec<&'static str>,
     rows: Vec<Vec<String>>,
-    machine: String,
+    note: String,
 }
 
 impl Table {
@@ -26,14 +26,14 @@ impl Table {
             command: command.to_owned(),
             head: head.to_vec(),
             rows: Vec::new(),
-            machine: machine(),
+            note: String::new(),
         }
     }
 
     /// Says something more of the machine.
     #[allow(dead_code, reason = "most benches have nothing to add")]
     pub fn note(&mut self, what: &str) {
-        self.machine.push_str(&format!("; {what}"));
+        self.note.push_str(&format!("; {what}"));
     }
 
     pub fn row<const N: usize>(&mut self, cells: [String; N]) {
@@ -55,7 +55,7 @@ impl Table {
         let mut text = format!(
             "# {}\n# {}\n{}\n",
             self.command,
-            self.machine,
+            machine() + &self.note,
             self.head.join(",")
         );
         for row in &self.rows {

@@ -15,8 +15,8 @@ use crate::token::lease::Asker;
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub(super) struct Shortcuts {
-    /// The first origin that was admitted. Most clients have one; comparing with it is half of the
-    /// work of comparing with a pattern.
+    /// The first origin that was admitted and fits. Most clients have one; comparing with it is half of
+    /// the work of comparing with a pattern.
     familiar: OnceLock<Familiar>,
     list: Box<[Shortcut]>,
 }
@@ -37,6 +37,9 @@ struct Familiar {
 /// Of up to 39 bytes, then: `us-central1-aiplatform.googleapis.com` has 37. A longer one is found among the
 /// patterns.
 const FAMILIAR_WORDS: usize = 4;
+
+#[cfg(target_pointer_width = "64")]
+const _: () = assert!(size_of::<OnceLock<Familiar>>() <= 64, "one line");
 
 #[derive(Debug)]
 pub(super) struct Shortcut {

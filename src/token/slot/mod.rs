@@ -94,7 +94,8 @@ impl Slot {
         }
     }
 
-    /// The stamp of a token about which there is nothing to decide. No lock, no allocation.
+    /// The stamp of a token about which there is nothing to decide: it is fresh, or due and seen to. No lock,
+    /// no allocation.
     #[inline]
     pub(crate) fn warm(&self, memo: &mut Memo, now: Moment) -> Option<Arc<Stamp>> {
         match self.current.recall(memo, now) {
@@ -109,8 +110,9 @@ impl Slot {
         unquestioned.or_else(|| self.seen_to(now))
     }
 
-    /// The stamp of a token that is due for a refresh and good for everyone, where somebody sees to it:
-    /// requests go out meanwhile as they do when none is due.
+    /// The stamp of a token that is due for a refresh and good for everyone, where there is nothing to begin:
+    /// a refresh is under way, or it is too early for the next. Requests go out meanwhile as they do when none
+    /// is due.
     fn seen_to(&self, now: Moment) -> Option<Arc<Stamp>> {
         if now.mono >= self.quiet_until.load(Ordering::Relaxed) {
             return None;
@@ -261,10 +263,8 @@ mod tests {
         let id = begin(stale);
         let stamp = warm(stale).expect("it has begun");
         assert!(warm(stale.plus(SECOND)).is_some());
-        assert!(
-            warm(stale.plus(3 * SECOND)).is_none(),
-            "nothing was heard of it"
-        );
+        let overdue = stale.plus(2 * SECOND);
+        assert!(warm(overdue).is_none(), "nothing was heard of it");
 
         // It fails: until its pace allows another, there is nothing to begin.
         let error = crate::error::AuthError::new(crate::error::Kind::Source, "broken");
@@ -275,8 +275,15 @@ mod tests {
         let guard = start.plus(3595 * SECOND);
         let _ = begin(guard);
         assert!(warm(guard).is_none(), "a better one is worth a wait");
+        let expired = Moment {
+            wall: start.plus(3600 * SECOND).wall,
+            ..guard
+        };
+        assert!(warm(expired).is_none(), "by the wall clock alone");
         assert!(warm(stale).is_some());
         stamp.reject(NonZeroU64::MIN);
         assert!(warm(stale).is_none(), "who asks is to be known");
+        assert!(slot.invalidate(&Token::new("old", SECOND)));
+        assert!(warm(stale).is_none(), "there is none");
     }
 }
