@@ -38,7 +38,7 @@ use std::{
 
 use bytes::Bytes;
 use cores::{keep_awake, stay_on_core};
-use http::{HeaderValue, Request, Response, header::AUTHORIZATION};
+use http::{HeaderMap, HeaderValue, Request, Response, header::AUTHORIZATION};
 use http_body_util::{BodyExt, Empty};
 use hyper::{body::Incoming, server::conn::http1, service::service_fn};
 use hyper_util::{
@@ -144,17 +144,19 @@ fn run<T>(future: impl Future<Output = T>) -> T {
     runtime.expect("a runtime").block_on(future)
 }
 
-/// Puts a constant header on with `put`, and does nothing else.
+/// Puts a constant header on, and does nothing else.
 #[derive(Clone)]
-struct Least<S, P> {
+struct Least<S, H> {
     inner: S,
-    put: P,
+    value: HeaderValue,
+    /// Where a request of this client has its headers.
+    headers: H,
 }
 
-impl<S, P, R> Service<R> for Least<S, P>
+impl<S, H, R> Service<R> for Least<S, H>
 where
     S: Service<R>,
-    P: Fn(&mut R),
+    H: Fn(&mut R) -> &mut HeaderMap,
 {
     type Response = S::Response;
     type Error = S::Error;
@@ -167,7 +169,7 @@ where
 
     #[inline]
     fn call(&mut self, mut request: R) -> S::Future {
-        (self.put)(&mut request);
+        (self.headers)(&mut request).insert(AUTHORIZATION, self.value.clone());
         self.inner.call(request)
     }
 }
@@ -295,24 +297,17 @@ async fn throughput(addr: SocketAddr, cache: TokenCache) -> Table {
     value.set_sensitive(true);
 
     let by_hand = || Some(value.clone());
-    let (of_hyper, of_reqwest) = (value.clone(), value.clone());
     let (hyper, reqwest) = (hyper_client(), reqwest::Client::new());
     let (hyper_auth, reqwest_auth) = (auth().layer(hyper.clone()), auth().layer(reqwest.clone()));
     let hyper_least = Least {
         inner: hyper.clone(),
-        put: move |request: &mut Request<Empty<Bytes>>| {
-            request
-                .headers_mut()
-                .insert(AUTHORIZATION, of_hyper.clone());
-        },
+        value: value.clone(),
+        headers: Request::<Empty<Bytes>>::headers_mut,
     };
     let reqwest_least = Least {
         inner: reqwest.clone(),
-        put: move |request: &mut reqwest::Request| {
-            request
-                .headers_mut()
-                .insert(AUTHORIZATION, of_reqwest.clone());
-        },
+        value: value.clone(),
+        headers: reqwest::Request::headers_mut,
     };
     let clients: [(&str, [Sender; ARMS.len()]); 2] = [
         (

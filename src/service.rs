@@ -12,9 +12,9 @@ use std::{
 use tower_service::Service;
 
 use crate::{
-    error::{AuthError, BoxError},
+    error::BoxError,
     future::ResponseFuture,
-    policy::{Decision, Policy, Wait},
+    policy::{Decision, Policy},
     request::{AuthRequest, AuthResponse},
     token::current::Memo,
 };
@@ -101,29 +101,17 @@ impl<S: Clone> ScopedAuth<S> {
         let watch = match self.policy.decide(&mut request) {
             Decision::Stamped(watch) => Some(watch),
             Decision::Pass => None,
-            Decision::Wait(wait) => return self.wait(wait, request),
-            Decision::Refuse(error) => return self.refuse(error),
+            Decision::Wait(wait) => {
+                return ResponseFuture::waiting(wait, self.take_ready_inner(), request);
+            }
+            Decision::Refuse(error) => {
+                self.policy.note_refusal();
+                // `call` uses the readiness up, also where the service inside is not called.
+                drop(self.take_ready_inner());
+                return ResponseFuture::failed(error);
+            }
         };
         ResponseFuture::sent(self.inner.call(request), watch)
-    }
-
-    #[cold]
-    fn wait<R>(&mut self, wait: Wait, request: R) -> ResponseFuture<S, R>
-    where
-        S: Service<R>,
-    {
-        ResponseFuture::waiting(wait, self.take_ready_inner(), request)
-    }
-
-    #[cold]
-    fn refuse<R>(&mut self, error: AuthError) -> ResponseFuture<S, R>
-    where
-        S: Service<R>,
-    {
-        self.policy.note_refusal();
-        // `call` uses the readiness up, also where the service inside is not called.
-        drop(self.take_ready_inner());
-        ResponseFuture::failed(error)
     }
 
     /// The instance that was made ready goes with the request; the clone, which is not ready, stays.

@@ -80,7 +80,7 @@ impl Shortcut {
             text: text.into(),
             is_suffix,
             first: u64::from_le_bytes(*bytes.first_chunk()?),
-            last: u64::from_le_bytes(*bytes.last_chunk()?),
+            last: last_word(bytes)?,
         })
     }
 
@@ -105,7 +105,7 @@ impl Familiar {
             asker,
             length: u8::try_from(authority.len()).ok()?,
             words,
-            last: u64::from_le_bytes(*authority.last_chunk()?),
+            last: last_word(authority)?,
         })
     }
 
@@ -113,10 +113,9 @@ impl Familiar {
     fn is(&self, scheme: Scheme, authority: &[u8]) -> bool {
         let (whole, _) = authority.as_chunks::<WORD>();
         let mut words = whole.iter().zip(&self.words);
-        let last = authority.last_chunk().map(|last| u64::from_le_bytes(*last));
         usize::from(self.length) == authority.len()
             && self.scheme == scheme
-            && last == Some(self.last)
+            && last_word(authority) == Some(self.last)
             && words.all(|(bytes, word)| u64::from_le_bytes(*bytes) == *word)
     }
 }
@@ -156,7 +155,7 @@ impl Shortcuts {
     }
 
     fn compare(&self, scheme: Scheme, authority: &[u8]) -> Option<Asker> {
-        let last = u64::from_le_bytes(*authority.last_chunk()?);
+        let last = last_word(authority)?;
         for shortcut in &self.list {
             if shortcut.last != last || shortcut.scheme != scheme {
                 continue;
@@ -179,6 +178,11 @@ impl Shortcuts {
         }
         None
     }
+}
+
+#[inline]
+fn last_word(bytes: &[u8]) -> Option<u64> {
+    bytes.last_chunk().map(|word| u64::from_le_bytes(*word))
 }
 
 /// A number for the labels in front of a suffix, if there are any and they are plain: letters in

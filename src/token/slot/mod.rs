@@ -114,7 +114,7 @@ impl Slot {
     /// a refresh is under way, or it is too early for the next. Requests go out meanwhile as they do when none
     /// is due.
     fn seen_to(&self, now: Moment) -> Option<Arc<Stamp>> {
-        if now.mono >= self.quiet_until.load(Ordering::Relaxed) {
+        if !self.is_quiet(now) {
             return None;
         }
         let lease = self.current.load();
@@ -147,8 +147,7 @@ impl Slot {
             return None;
         }
         let stamp = Arc::clone(held.stamp());
-        let is_quiet = now.mono < self.quiet_until.load(Ordering::Relaxed);
-        if is_quiet || !allowance.covers(need) {
+        if self.is_quiet(now) || !allowance.covers(need) {
             return Some((stamp, None));
         }
         Some((stamp, self.tend(now, allowance)))
@@ -219,6 +218,11 @@ impl Slot {
     pub(crate) fn close(&mut self) -> Option<AbortHandle> {
         let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
         state.flight.take().and_then(|flight| flight.abort)
+    }
+
+    /// There is nothing to begin.
+    fn is_quiet(&self, now: Moment) -> bool {
+        now.mono < self.quiet_until.load(Ordering::Relaxed)
     }
 
     fn is_unquestioned(&self, now: Moment) -> bool {
