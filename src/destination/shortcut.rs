@@ -113,9 +113,10 @@ impl Familiar {
     fn is(&self, scheme: Scheme, authority: &[u8]) -> bool {
         let (whole, _) = authority.as_chunks::<WORD>();
         let mut words = whole.iter().zip(&self.words);
+        let last = last_word(authority);
         usize::from(self.length) == authority.len()
             && self.scheme == scheme
-            && last_word(authority) == Some(self.last)
+            && last == Some(self.last)
             && words.all(|(bytes, word)| u64::from_le_bytes(*bytes) == *word)
     }
 }
