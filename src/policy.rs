@@ -19,8 +19,9 @@ use crate::{
     token::{
         cache::TokenCache,
         current::Memo,
-        lease::Asker,
+        rejection::Asker,
         request::{Audience, Scopes, TokenRequest},
+        stamp::Imprint,
         supply::Supply,
     },
     watch::{self, Watch},
@@ -102,10 +103,10 @@ impl Policy {
             return None;
         }
         let asker = self.destinations.admit(&request.target())?;
-        let stamp = supply.warm(memo)?;
+        let Imprint { header, serial } = supply.warm(memo)?;
         // Looking first whether there is a header would cost as much as putting it there.
         let headers = request.headers_mut();
-        let previous = headers.try_insert(AUTHORIZATION, stamp.header());
+        let previous = headers.try_insert(AUTHORIZATION, header);
         if !matches!(previous, Ok(None)) && !self.stays(headers, previous) {
             return None;
         }
@@ -115,7 +116,7 @@ impl Policy {
             headers.remove(AUTHORIZATION);
             return None;
         }
-        Some(Watch::new(stamp, asker, &supply.fetcher().meters))
+        Some(Watch::new(serial, asker, &supply.fetcher().meters))
     }
 
     /// Whatever [`stamp`](Self::stamp) did not settle.
@@ -137,7 +138,7 @@ impl Policy {
             Ok(wanted) => wanted,
             Err(error) => return Decision::Refuse(error),
         };
-        let stamp = match &wanted {
+        let imprint = match &wanted {
             // Answered 401 with the token in service: another one is worth waiting for.
             _ if rejected => None,
             Wanted::Usual(supply) => supply.stamp(supply.now(), Some(asker)),
@@ -150,7 +151,7 @@ impl Policy {
             return Decision::Refuse(watch::too_many_headers(full));
         }
         let meters = self.cache.meters();
-        match stamp.map(|stamp| Watch::put(request.headers_mut(), stamp, asker, meters)) {
+        match imprint.map(|imprint| Watch::put(request.headers_mut(), imprint, asker, meters)) {
             Some(Ok(watch)) => Decision::Stamped(watch),
             Some(Err(full)) => Decision::Refuse(full),
             None => Decision::Wait(Wait {

@@ -1,32 +1,31 @@
 //! `Watch`: what remains of a stamp when its request has gone out, until the response is there.
 
-use std::sync::Arc;
-
 use http::header::{AUTHORIZATION, HeaderMap, MaxSizeReached};
 
 use crate::{
     error::{AuthError, Kind},
     token::{
-        lease::{Asker, Stamp},
         meters::{Meters, Rejections},
+        rejection::{self, Asker, Serial},
+        stamp::Imprint,
     },
 };
 
-/// The stamp a request carried, to be told of a 401.
+/// The token a request carried, by name, to be told of a 401.
 pub(crate) struct Watch {
-    stamp: Arc<Stamp>,
+    serial: Serial,
     asker: Asker,
     rejections: Rejections,
 }
 
 impl Watch {
-    /// A request goes out with `stamp` on it.
+    /// A request goes out with the token of that name.
     #[inline]
-    pub(crate) fn new(stamp: Arc<Stamp>, asker: Asker, meters: &Meters) -> Self {
+    pub(crate) fn new(serial: Serial, asker: Asker, meters: &Meters) -> Self {
         meters.stamped();
         let rejections = meters.rejections();
         Self {
-            stamp,
+            serial,
             asker,
             rejections,
         }
@@ -35,12 +34,13 @@ impl Watch {
     /// Exactly one value is there afterwards. An error if the request has no room for a header.
     pub(crate) fn put(
         headers: &mut HeaderMap,
-        stamp: Arc<Stamp>,
+        imprint: Imprint,
         asker: Asker,
         meters: &Meters,
     ) -> Result<Self, AuthError> {
-        match headers.try_insert(AUTHORIZATION, stamp.header()) {
-            Ok(_) => Ok(Self::new(stamp, asker, meters)),
+        let Imprint { header, serial } = imprint;
+        match headers.try_insert(AUTHORIZATION, header) {
+            Ok(_) => Ok(Self::new(serial, asker, meters)),
             Err(full) => Err(too_many_headers(full)),
         }
     }
@@ -48,7 +48,7 @@ impl Watch {
     /// The request was answered 401.
     #[cold]
     pub(crate) fn rejected(&self) {
-        self.stamp.reject(self.asker);
+        rejection::report(self.serial, self.asker);
         self.rejections.note();
     }
 }

@@ -24,7 +24,7 @@ use self::{
 use crate::{
     config_error::ConfigError,
     error::{AuthError, Kind},
-    token::lease::Asker,
+    token::rejection::Asker,
 };
 
 /// Which origins may see the token.

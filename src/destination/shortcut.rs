@@ -9,7 +9,7 @@
 use std::sync::OnceLock;
 
 use super::origin::{METADATA_NAMES, Scheme, Target, mix, number};
-use crate::token::lease::Asker;
+use crate::token::rejection::Asker;
 
 /// Patterns in the form in which they are quickly compared.
 #[derive(Debug)]

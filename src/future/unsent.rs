@@ -4,7 +4,6 @@
 
 use std::{
     pin::Pin,
-    sync::Arc,
     task::{Context, Poll, ready},
 };
 
@@ -15,7 +14,7 @@ use crate::{
     error::AuthError,
     policy::Wait,
     request::AuthRequest,
-    token::{lease::Asker, wait::Acquire},
+    token::{rejection::Asker, wait::Acquire},
     watch::Watch,
 };
 
@@ -68,10 +67,10 @@ where
                 let lease = ready!(acquire.as_mut().poll(cx));
                 let meters = acquire.meters();
                 lease.and_then(|lease| {
-                    let stamp = Arc::clone(lease.stamp());
+                    let imprint = lease.stamp().imprint();
                     let (mut ready_inner, mut request) =
                         parts.take().ok_or_else(AuthError::gone)?;
-                    let watch = Watch::put(request.headers_mut(), stamp, *asker, meters)?;
+                    let watch = Watch::put(request.headers_mut(), imprint, *asker, meters)?;
                     Ok((ready_inner.call(request), watch))
                 })
             }

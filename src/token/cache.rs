@@ -16,10 +16,11 @@ use super::{
     cache_builder::TokenCacheBuilder,
     fetcher::Fetcher,
     keep_fresh,
-    lease::{Asker, Stamp},
     meters::Meters,
+    rejection::Asker,
     request::TokenRequest,
     source::TokenSource,
+    stamp::Imprint,
     status::TokenStatus,
     supplies::{Supplies, make_room},
     supply::Supply,
@@ -157,9 +158,9 @@ impl TokenCache {
         self.len() == 0
     }
 
-    /// A stamp for `request` that can be used at once. Nothing is made, and no count but the stamp's
-    /// own is written to.
-    pub(crate) fn stamp(&self, request: &TokenRequest, asker: Asker) -> Option<Arc<Stamp>> {
+    /// A stamp for `request` that can be used at once. Nothing is made, and no count but the header
+    /// value's own is written to.
+    pub(crate) fn stamp(&self, request: &TokenRequest, asker: Asker) -> Option<Imprint> {
         let supplies = self.inner.supplies.load();
         let supply = supplies.get(request)?;
         let now = supply.now();

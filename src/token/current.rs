@@ -13,7 +13,8 @@ use std::sync::{Arc, atomic::Ordering};
 
 use super::{
     clock::Moment,
-    lease::{Lease, Stamp},
+    lease::Lease,
+    stamp::{Imprint, Stamp},
     sync::{AtomicU64, Swap},
 };
 
@@ -64,26 +65,25 @@ impl Current {
         self.epoch.fetch_add(1, Ordering::Release);
     }
 
-    /// The stamp that is remembered, if there is still nothing to decide about it.
+    /// From the stamp that is remembered, if there is still nothing to decide about it.
     #[inline]
-    pub(super) fn recall(&self, memo: &Memo, now: Moment) -> Option<Arc<Stamp>> {
+    pub(super) fn recall(&self, memo: &Memo, now: Moment) -> Option<Imprint> {
         if memo.epoch == self.epoch.load(Ordering::Acquire)
             && now.is_before(memo.fresh_until)
             && let Some(stamp) = &memo.stamp
             && !stamp.is_rejected()
         {
-            return Some(Arc::clone(stamp));
+            return Some(stamp.imprint());
         }
         None
     }
 
-    /// The stamp of a lease about which there is nothing to decide, to be remembered.
-    pub(super) fn look_again(&self, memo: &mut Memo, now: Moment) -> Option<Arc<Stamp>> {
+    /// From the stamp of a lease about which there is nothing to decide, to be remembered.
+    pub(super) fn look_again(&self, memo: &mut Memo, now: Moment) -> Option<Imprint> {
         // Read before the lease: a lease newer than its number is merely looked at again.
         let epoch = self.epoch.load(Ordering::Acquire);
         let lease = self.lease.load();
         let unquestioned = (*lease).as_ref().filter(|lease| lease.is_unquestioned(now));
-        let stamp = unquestioned.map(|lease| Arc::clone(lease.stamp()));
         *memo = match unquestioned {
             Some(lease) if memo.asked => Memo {
                 epoch: if epoch.is_multiple_of(2) {
@@ -92,7 +92,7 @@ impl Current {
                     NEVER
                 },
                 fresh_until: lease.edges().fresh_until,
-                stamp: stamp.clone(),
+                stamp: Some(Arc::clone(lease.stamp())),
                 asked: true,
             },
             _ => Memo {
@@ -100,7 +100,7 @@ impl Current {
                 ..Memo::default()
             },
         };
-        stamp
+        unquestioned.map(|lease| lease.stamp().imprint())
     }
 }
 
@@ -141,12 +141,12 @@ mod tests {
         assert!(current.look_again(&mut memo, now).is_some());
         assert!(memo.stamp.is_none(), "a clone made for one request");
         assert!(current.recall(&memo, now).is_none());
-        let stamp = current.look_again(&mut memo, now).unwrap();
-        let kept = memo.stamp.as_ref().unwrap();
-        assert!(Arc::ptr_eq(kept, &stamp));
+        let read = current.look_again(&mut memo, now).unwrap();
+        assert!(memo.stamp.is_some());
         assert_eq!(memo.epoch, 2);
         let recalled = current.recall(&memo, now).unwrap();
-        assert!(Arc::ptr_eq(&recalled, &stamp));
+        assert_eq!(recalled.header, read.header);
+        assert_eq!(recalled.serial, read.serial);
         assert!(memo.clone().stamp.is_none());
         // Whoever looked and found nothing remembers from its next look on.
         current.store(None);

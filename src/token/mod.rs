@@ -22,7 +22,9 @@
 //! | [`value`], [`request`] | what a token is, what can be asked for | time, sources, HTTP |
 //! | [`clock`], [`schedule`] | readings, edges, waits: pure | tokens in service, tasks |
 //! | [`rate`] | when refreshes began, over all slots | whose they were |
-//! | [`lease`] | a token in service, its header values, its rejection | slots, fetches |
+//! | [`stamp`] | a token's header values, by thread | how long it lives |
+//! | [`rejection`] | who answered 401 to which token | leases, slots |
+//! | [`lease`] | a token in service, its stamps, its rejection | slots, fetches |
 //! | [`current`] | the lease in service, and whether it has changed | why it changes |
 //! | [`slot`], [`waiters`] | the state machine: who may fetch, who waits | clocks, runtimes, sources |
 //! | [`attempt`] | one call of a source: its time, its panics | what becomes of the answer |
@@ -48,12 +50,14 @@ mod keep_fresh;
 pub(crate) mod lease;
 pub(crate) mod meters;
 mod rate;
+pub(crate) mod rejection;
 pub(crate) mod request;
 mod schedule;
 mod slot;
 #[cfg(all(test, scoped_auth_loom))]
 mod slot_model;
 pub mod source;
+pub(crate) mod stamp;
 pub(crate) mod status;
 #[cfg(feature = "serde")]
 mod status_serde;

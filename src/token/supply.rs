@@ -19,11 +19,12 @@ use super::{
     current::Memo,
     fetcher::Fetcher,
     flight::Flight,
-    lease::{Asker, Stamp},
     meters::TokenMeter,
     rate::COME_BACK,
+    rejection::Asker,
     request::TokenRequest,
     slot::{Allowance, Ask, Launch, Slot, Step},
+    stamp::Imprint,
     status::TokenStatus,
     value::Token,
 };
@@ -116,12 +117,12 @@ impl Supply {
     /// The stamp of a token about which there is nothing to decide.
     // Not left to the compiler: as a call it is 17 instructions more (`benches/instructions`).
     #[inline(always)]
-    pub(crate) fn warm(&self, memo: &mut Memo) -> Option<Arc<Stamp>> {
+    pub(crate) fn warm(&self, memo: &mut Memo) -> Option<Imprint> {
         self.slot.warm(memo, self.now())
     }
 
     /// A stamp that can be used at once. Sees to a refresh if one is due.
-    pub(crate) fn stamp(self: &Arc<Self>, now: Moment, asker: Option<Asker>) -> Option<Arc<Stamp>> {
+    pub(crate) fn stamp(self: &Arc<Self>, now: Moment, asker: Option<Asker>) -> Option<Imprint> {
         match self.slot.warm(&mut Memo::default(), now) {
             Some(stamp) => Some(stamp),
             None => self.stale(now, asker),
@@ -129,7 +130,7 @@ impl Supply {
     }
 
     #[cold]
-    fn stale(self: &Arc<Self>, now: Moment, asker: Option<Asker>) -> Option<Arc<Stamp>> {
+    fn stale(self: &Arc<Self>, now: Moment, asker: Option<Asker>) -> Option<Imprint> {
         let runtime = Handle::try_current();
         let allowance = self.fetcher.allowance(runtime.is_ok(), now);
         let (stamp, launch) = self.slot.stale(now, asker, allowance)?;

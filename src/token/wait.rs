@@ -17,8 +17,9 @@ use pin_project_lite::pin_project;
 use tokio::time::{Instant, Sleep, sleep_until};
 
 use super::{
-    lease::{Asker, Lease},
+    lease::Lease,
     meters::{Meters, Waiting},
+    rejection::Asker,
     slot::{Ask, Step},
     supply::Supply,
     timer::timed,

@@ -24,7 +24,11 @@ const STEPS: &[(&str, &str)] = &[
     ("http-1.*/src/header/", "header look-up and insert"),
     ("bytes-", "the value's reference count"),
     (
-        "/src/token/lease.rs",
+        "/src/token/stamp.rs",
+        "which copy of the stamp, and the 401 watch",
+    ),
+    (
+        "/src/token/rejection.rs",
         "which copy of the stamp, and the 401 watch",
     ),
     (

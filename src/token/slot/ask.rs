@@ -11,7 +11,8 @@ use crate::{
     error::AuthError,
     token::{
         clock::{Moment, nanos},
-        lease::{Asker, Lease},
+        lease::Lease,
+        rejection::Asker,
         schedule::Phase,
         waiters::Ticket,
     },

@@ -42,10 +42,7 @@ mod drive;
 mod landing;
 mod state;
 
-use std::{
-    sync::{Arc, atomic::Ordering},
-    time::Duration,
-};
+use std::{sync::atomic::Ordering, time::Duration};
 
 use tokio::task::AbortHandle;
 
@@ -59,7 +56,8 @@ pub(crate) use self::{
 use super::{
     clock::Moment,
     current::{Current, Memo},
-    lease::{Asker, Stamp},
+    rejection::Asker,
+    stamp::Imprint,
     sync::{AtomicI64, Mutex, MutexGuard, PoisonError},
     value::Token,
 };
@@ -97,7 +95,7 @@ impl Slot {
     /// The stamp of a token about which there is nothing to decide: it is fresh, or due and seen to. No lock,
     /// no allocation.
     #[inline]
-    pub(crate) fn warm(&self, memo: &mut Memo, now: Moment) -> Option<Arc<Stamp>> {
+    pub(crate) fn warm(&self, memo: &mut Memo, now: Moment) -> Option<Imprint> {
         match self.current.recall(memo, now) {
             Some(stamp) => Some(stamp),
             None => self.look_again(memo, now),
@@ -105,7 +103,7 @@ impl Slot {
     }
 
     #[inline(never)]
-    fn look_again(&self, memo: &mut Memo, now: Moment) -> Option<Arc<Stamp>> {
+    fn look_again(&self, memo: &mut Memo, now: Moment) -> Option<Imprint> {
         let unquestioned = self.current.look_again(memo, now);
         unquestioned.or_else(|| self.seen_to(now))
     }
@@ -113,14 +111,14 @@ impl Slot {
     /// The stamp of a token that is due for a refresh and good for everyone, where there is nothing to begin:
     /// a refresh is under way, or it is too early for the next. Requests go out meanwhile as they do when none
     /// is due.
-    fn seen_to(&self, now: Moment) -> Option<Arc<Stamp>> {
+    fn seen_to(&self, now: Moment) -> Option<Imprint> {
         if !self.is_quiet(now) {
             return None;
         }
         let lease = self.current.load();
         let need = Ask::new(None, false).need(lease.as_deref(), now);
         let held = lease.as_ref().filter(|_| need == Need::Refresh)?;
-        Some(Arc::clone(held.stamp()))
+        Some(held.stamp().imprint())
     }
 
     /// The token about which there is nothing to decide.
@@ -139,18 +137,18 @@ impl Slot {
         now: Moment,
         asker: Option<Asker>,
         allowance: Allowance,
-    ) -> Option<(Arc<Stamp>, Option<Launch>)> {
+    ) -> Option<(Imprint, Option<Launch>)> {
         let lease = self.current.load();
         let held = lease.as_ref()?;
         let need = Ask::new(asker, false).need(Some(held), now);
         if matches!(need, Need::Better | Need::Token) {
             return None;
         }
-        let stamp = Arc::clone(held.stamp());
+        let imprint = held.stamp().imprint();
         if self.is_quiet(now) || !allowance.covers(need) {
-            return Some((stamp, None));
+            return Some((imprint, None));
         }
-        Some((stamp, self.tend(now, allowance)))
+        Some((imprint, self.tend(now, allowance)))
     }
 
     /// Begins a refresh if one is due and nobody else flies: for those who do not wait for it.
@@ -243,6 +241,7 @@ mod tests {
     use std::num::NonZeroU64;
 
     use super::*;
+    use crate::token::rejection;
 
     const SECOND: Duration = Duration::from_secs(1);
     const LIMITS: Limits = Limits {
@@ -265,7 +264,7 @@ mod tests {
         let stale = start.plus(3400 * SECOND);
         assert!(warm(stale).is_none(), "somebody is to begin");
         let id = begin(stale);
-        let stamp = warm(stale).expect("it has begun");
+        let imprint = warm(stale).expect("it has begun");
         assert!(warm(stale.plus(SECOND)).is_some());
         let overdue = stale.plus(2 * SECOND);
         assert!(warm(overdue).is_none(), "nothing was heard of it");
@@ -285,7 +284,7 @@ mod tests {
         };
         assert!(warm(expired).is_none(), "by the wall clock alone");
         assert!(warm(stale).is_some());
-        stamp.reject(NonZeroU64::MIN);
+        rejection::report(imprint.serial, NonZeroU64::MIN);
         assert!(warm(stale).is_none(), "who asks is to be known");
         assert!(slot.invalidate(&Token::new("old", SECOND)));
         assert!(warm(stale).is_none(), "there is none");

@@ -1,0 +1,124 @@
+//! What a token leaves on requests: header values, a copy for each few threads.
+//!
+//! Knows header values and threads. Knows nothing of a token's life: whether it was rejected is told to it.
+
+use std::{
+    cell::Cell,
+    sync::{
+        Arc,
+        atomic::{AtomicBool, AtomicUsize, Ordering},
+    },
+    thread,
+};
+
+use http::HeaderValue;
+
+use super::{rejection::Serial, value::Token};
+
+/// One copy of a token's header value.
+///
+/// Each copy sits on cache lines of its own, reference count included. One shared count is what
+/// makes two cores slower than one.
+#[repr(align(128))]
+pub(crate) struct Stamp {
+    header: HeaderValue,
+    serial: Serial,
+    /// A destination rejected the token.
+    rejected: AtomicBool,
+}
+
+/// What a stamp leaves on one request, and the name by which a 401 is reported.
+pub(crate) struct Imprint {
+    pub(crate) header: HeaderValue,
+    pub(crate) serial: Serial,
+}
+
+/// Copies per token at most: from eight cores on, threads may share one.
+const MOST_STAMPS: usize = 16;
+
+/// By the thread's number. Fewer copies than places stand there several times.
+#[derive(Clone)]
+pub(super) struct Stamps([Arc<Stamp>; MOST_STAMPS]);
+
+impl Stamp {
+    #[inline]
+    pub(crate) fn imprint(&self) -> Imprint {
+        Imprint {
+            header: self.header.clone(),
+            serial: self.serial,
+        }
+    }
+
+    #[inline]
+    pub(super) fn is_rejected(&self) -> bool {
+        self.rejected.load(Ordering::Acquire)
+    }
+}
+
+impl Stamps {
+    /// `None` if the token cannot be written as a header value.
+    pub(super) fn of(token: &Token, serial: Serial) -> Option<Self> {
+        let stamp = |_| {
+            Some(Arc::new(Stamp {
+                header: token.header_value()?,
+                serial,
+                rejected: AtomicBool::new(false),
+            }))
+        };
+        let copies = (0..stripes()).map(stamp).collect::<Option<Vec<_>>>()?;
+        let in_turn: Vec<_> = copies.iter().cycle().take(MOST_STAMPS).cloned().collect();
+        in_turn.try_into().ok().map(Self)
+    }
+
+    /// The one this thread uses.
+    #[inline]
+    pub(super) fn mine(&self) -> &Arc<Stamp> {
+        let [first, ..] = &self.0;
+        self.0.get(thread_number() % MOST_STAMPS).unwrap_or(first)
+    }
+
+    pub(super) fn all(&self) -> impl Iterator<Item = &Stamp> {
+        self.0.iter().map(|stamp| &**stamp)
+    }
+
+    /// From now on each of them says so.
+    pub(super) fn mark_rejected(&self) {
+        for stamp in self.all() {
+            // Whoever sees the mark sees by whom: it was noted before.
+            stamp.rejected.store(true, Ordering::Release);
+        }
+    }
+}
+
+/// Copies per token: a power of two, about two per core, so that threads rarely share one.
+fn stripes() -> usize {
+    static STRIPES: AtomicUsize = AtomicUsize::new(0);
+
+    match STRIPES.load(Ordering::Relaxed) {
+        0 => {
+            let cores = thread::available_parallelism().map_or(4, usize::from);
+            let stripes = cores.saturating_mul(2).min(MOST_STAMPS).next_power_of_two();
+            STRIPES.store(stripes, Ordering::Relaxed);
+            stripes
+        }
+        stripes => stripes,
+    }
+}
+
+/// Threads are numbered in the order in which they first stamp something.
+#[inline]
+fn thread_number() -> usize {
+    const UNNUMBERED: usize = usize::MAX;
+    static NEXT: AtomicUsize = AtomicUsize::new(0);
+    thread_local! {
+        static NUMBER: Cell<usize> = const { Cell::new(UNNUMBERED) };
+    }
+
+    let number = NUMBER.get();
+    if number != UNNUMBERED {
+        return number;
+    }
+    let number = NEXT.fetch_add(1, Ordering::Relaxed) & (UNNUMBERED >> 1);
+    NUMBER.set(number);
+    number
+}
