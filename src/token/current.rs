@@ -79,7 +79,7 @@ impl Current {
     }
 
     /// From the stamp of a lease about which there is nothing to decide, to be remembered.
-    pub(super) fn look_again(&self, memo: &mut Memo, now: Moment) -> Option<Imprint> {
+    pub(super) fn look(&self, memo: &mut Memo, now: Moment) -> Option<Imprint> {
         // Read before the lease: a lease newer than its number is merely looked at again.
         let epoch = self.epoch.load(Ordering::Acquire);
         let lease = self.lease.load();
@@ -138,10 +138,10 @@ mod tests {
         current.store(Lease::new(token, 1, edges).map(Arc::new));
 
         let mut memo = Memo::default();
-        assert!(current.look_again(&mut memo, now).is_some());
+        assert!(current.look(&mut memo, now).is_some());
         assert!(memo.stamp.is_none(), "a clone made for one request");
         assert!(current.recall(&memo, now).is_none());
-        let read = current.look_again(&mut memo, now).unwrap();
+        let read = current.look(&mut memo, now).unwrap();
         assert!(memo.stamp.is_some());
         assert_eq!(memo.epoch, 2);
         let recalled = current.recall(&memo, now).unwrap();
@@ -151,7 +151,7 @@ mod tests {
         // Whoever looked and found nothing remembers from its next look on.
         current.store(None);
         assert!(current.recall(&memo, now).is_none());
-        assert!(current.look_again(&mut memo, now).is_none());
+        assert!(current.look(&mut memo, now).is_none());
         assert!(memo.stamp.is_none());
     }
 }

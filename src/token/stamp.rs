@@ -84,8 +84,11 @@ impl Stamps {
     /// From now on each of them says so.
     pub(super) fn mark_rejected(&self) {
         for stamp in self.all() {
-            // Whoever sees the mark sees by whom: it was noted before.
-            stamp.rejected.store(true, Ordering::Release);
+            // Whoever sees the mark sees by whom: it was noted before. Written once, or a host that answers
+            // 401 for ever would be felt by every thread that goes elsewhere.
+            if !stamp.is_rejected() {
+                stamp.rejected.store(true, Ordering::Release);
+            }
         }
     }
 }

@@ -134,11 +134,12 @@ pub fn gcp_auth_service_account<S>(inner: S, addr: SocketAddr) -> ByHand<S, GcpA
     ByHand { inner, stamp }
 }
 
-/// Made once and kept in the build's folder: how long it takes to find one is chance, which would be
+/// Made once and kept beside the program: how long it takes to find one is chance, which would be
 /// counted among a run's instructions.
 fn private_key() -> String {
-    let file = concat!(env!("CARGO_MANIFEST_DIR"), "/target/bench-key.pem");
-    if let Ok(kept) = std::fs::read_to_string(file) {
+    let program = std::env::current_exe().expect("a program");
+    let file = program.with_file_name("bench-key.pem");
+    if let Ok(kept) = std::fs::read_to_string(&file) {
         return kept;
     }
     let key = KeyPair::generate(KeySize::Rsa2048).expect("a key");

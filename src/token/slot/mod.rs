@@ -104,7 +104,7 @@ impl Slot {
 
     #[inline(never)]
     fn look_again(&self, memo: &mut Memo, now: Moment) -> Option<Imprint> {
-        let unquestioned = self.current.look_again(memo, now);
+        let unquestioned = self.current.look(memo, now);
         unquestioned.or_else(|| self.seen_to(now))
     }
 
