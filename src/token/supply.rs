@@ -123,7 +123,7 @@ impl Supply {
 
     /// A stamp that can be used at once. Sees to a refresh if one is due.
     pub(crate) fn stamp(self: &Arc<Self>, now: Moment, asker: Option<Asker>) -> Option<Imprint> {
-        match self.slot.warm(&mut Memo::default(), now) {
+        match self.slot.peek(now) {
             Some(stamp) => Some(stamp),
             None => self.stale(now, asker),
         }
