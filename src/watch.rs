@@ -6,8 +6,8 @@ use crate::{
     error::{AuthError, Kind},
     token::{
         meters::{Meters, Rejections},
-        rejection::{self, Asker, Serial},
-        stamp::Imprint,
+        rejection::{self, Asker},
+        stamp::{Imprint, Serial},
     },
 };
 

@@ -158,7 +158,7 @@ impl TokenCache {
         self.len() == 0
     }
 
-    /// A stamp for `request` that can be used at once. Nothing is made, and no count but the header
+    /// From a stamp for `request` that can be used at once. Nothing is made, and no count but the header
     /// value's own is written to.
     pub(crate) fn stamp(&self, request: &TokenRequest, asker: Asker) -> Option<Imprint> {
         let supplies = self.inner.supplies.load();

@@ -86,8 +86,8 @@ impl Current {
     #[inline(always)]
     pub(super) fn peek(&self, now: Moment) -> Option<Imprint> {
         let lease = self.lease.load();
-        let unquestioned = (*lease).as_ref().filter(|lease| lease.is_unquestioned(now));
-        unquestioned.map(|lease| lease.stamp().imprint())
+        let stamp = (*lease).as_ref()?.unquestioned_stamp(now)?;
+        Some(stamp.imprint())
     }
 
     /// The same, for a service that may ask again.
@@ -106,16 +106,18 @@ impl Current {
         // Read before the lease: a lease newer than its number is merely looked at again.
         let epoch = self.epoch.load(Ordering::Acquire);
         let lease = self.lease.load();
-        let unquestioned = (*lease).as_ref().filter(|lease| lease.is_unquestioned(now));
+        let unquestioned = (*lease)
+            .as_ref()
+            .and_then(|lease| Some((lease.edges().fresh_until, lease.unquestioned_stamp(now)?)));
         *memo = match unquestioned {
-            Some(lease) => Memo {
+            Some((fresh_until, stamp)) => Memo {
                 epoch: if epoch.is_multiple_of(2) {
                     epoch
                 } else {
                     NEVER
                 },
-                fresh_until: lease.edges().fresh_until,
-                stamp: Some(Arc::clone(lease.stamp())),
+                fresh_until,
+                stamp: Some(Arc::clone(stamp)),
                 asked: true,
             },
             None => Memo {
@@ -123,7 +125,7 @@ impl Current {
                 ..Memo::default()
             },
         };
-        unquestioned.map(|lease| lease.stamp().imprint())
+        unquestioned.map(|(_, stamp)| stamp.imprint())
     }
 }
 

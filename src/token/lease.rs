@@ -1,14 +1,14 @@
 //! A token in service: its edges, its stamps, and which destinations rejected it.
 //!
 //! A lease is immutable but for the mark of rejection. It knows nothing of slots or fetches: a 401
-//! marks the lease whose stamp the request carried, so a late 401 for a replaced token cannot touch
+//! goes by the name that the request's stamp has, so a late one for a replaced token cannot touch
 //! the one in service.
 
 use std::sync::Arc;
 
 use super::{
     clock::Moment,
-    rejection::{Asker, Rejection, Serial},
+    rejection::{Asker, Rejection},
     schedule::Edges,
     stamp::{Stamp, Stamps},
     value::Token,
@@ -29,11 +29,10 @@ pub(crate) struct Lease {
 impl Lease {
     /// `None` if the token cannot be written as a header value.
     pub(crate) fn new(token: Token, generation: u64, edges: Edges) -> Option<Self> {
-        let serial = Serial::next();
-        let stamps = Stamps::of(&token, serial)?;
+        let stamps = Stamps::of(&token)?;
         Some(Self {
             edges,
-            rejection: Rejection::of(serial, stamps.clone()),
+            rejection: Rejection::of(stamps.clone()),
             stamps,
             token,
             generation,
@@ -49,6 +48,13 @@ impl Lease {
             token: self.token.clone(),
             generation: self.generation,
         }
+    }
+
+    /// The stamp this thread uses, if the token is fresh and nobody rejected it: nothing to decide.
+    #[inline]
+    pub(crate) fn unquestioned_stamp(&self, now: Moment) -> Option<&Arc<Stamp>> {
+        let stamp = self.stamp();
+        (now.is_before(self.edges.fresh_until) && !stamp.is_rejected()).then_some(stamp)
     }
 
     /// The stamp this thread uses.
@@ -69,15 +75,14 @@ impl Lease {
         &self.edges
     }
 
-    /// Fresh, and nobody rejected it: nothing to decide.
-    #[inline]
+    /// The same for every thread, as what is decided about a lease has to be: the marks on its stamps
+    /// follow one after the other.
     pub(crate) fn is_unquestioned(&self, now: Moment) -> bool {
         now.is_before(self.edges.fresh_until) && !self.is_rejected()
     }
 
-    #[inline]
     pub(crate) fn is_rejected(&self) -> bool {
-        self.stamp().is_rejected()
+        self.rejection.is_set()
     }
 
     pub(crate) fn is_rejected_by(&self, asker: Option<Asker>) -> bool {

@@ -22,7 +22,7 @@
 //! | [`value`], [`request`] | what a token is, what can be asked for | time, sources, HTTP |
 //! | [`clock`], [`schedule`] | readings, edges, waits: pure | tokens in service, tasks |
 //! | [`rate`] | when refreshes began, over all slots | whose they were |
-//! | [`stamp`] | a token's header values, by thread | how long it lives |
+//! | [`stamp`] | a token's name and header values, by thread | how long it lives |
 //! | [`rejection`] | who answered 401 to which token | leases, slots |
 //! | [`lease`] | a token in service, its stamps, its rejection | slots, fetches |
 //! | [`current`] | the lease in service, and whether it has changed | why it changes |

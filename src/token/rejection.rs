@@ -1,7 +1,7 @@
 //! Who rejected a token, and how a 401 finds it.
 //!
 //! A request that was sent carries a number, its token's [`Serial`], and no count of anything: to hold the
-//! token itself until the response is there would be two atomic exchanges more for each request, for the
+//! token itself until the response is there would be a count up and a count down for each request, for the
 //! sake of the few that are answered 401. Those few look the number up here, among all tokens in service in
 //! this process. A token that is not there any more has nobody to be told of it.
 //!
@@ -16,18 +16,13 @@ use std::{
     },
 };
 
-use super::stamp::Stamps;
+use super::stamp::{Serial, Stamps};
 
 /// Who asks, as far as a rejection cares: a hash of the request's origin.
 pub(crate) type Asker = NonZeroU64;
 
-/// The name of a token in service, never used again in this process.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct Serial(NonZeroU64);
-
 /// The origins that answered 401 to one token.
 pub(super) struct Rejection {
-    serial: Serial,
     stamps: Stamps,
     /// In the order in which they first did; 0 is a free place.
     by: [AtomicU64; ORIGINS],
@@ -39,8 +34,14 @@ const ORIGINS: usize = 4;
 /// In the last place: there were more.
 const ALL: u64 = u64::MAX;
 
-/// Written to when a token comes into service and when it is gone, and read after a 401.
-static IN_SERVICE: Mutex<BTreeMap<Serial, Weak<Rejection>>> = Mutex::new(BTreeMap::new());
+type ByName = BTreeMap<Serial, Weak<Rejection>>;
+
+/// Locked when a token comes into service, when it is gone, and after a 401; nothing else is locked, waited
+/// for or dropped meanwhile. A cache line of its own, since who knows what would lie beside it.
+#[repr(align(128))]
+struct InService(Mutex<ByName>);
+
+static IN_SERVICE: InService = InService(Mutex::new(BTreeMap::new()));
 
 /// `asker` was answered 401 to a request with the token of that name.
 pub(crate) fn report(serial: Serial, asker: Asker) {
@@ -54,31 +55,27 @@ fn find(serial: Serial) -> Option<Arc<Rejection>> {
     in_service().get(&serial).and_then(Weak::upgrade)
 }
 
-fn in_service() -> MutexGuard<'static, BTreeMap<Serial, Weak<Rejection>>> {
+fn in_service() -> MutexGuard<'static, ByName> {
     // Nothing under this lock can leave the map half changed.
-    IN_SERVICE.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
-impl Serial {
-    pub(super) fn next() -> Self {
-        static NEXT: AtomicU64 = AtomicU64::new(1);
-
-        let next = NEXT.fetch_add(1, Ordering::Relaxed);
-        // At a million tokens per second it is there again after half a million years.
-        Self(NonZeroU64::new(next).unwrap_or(NonZeroU64::MIN))
-    }
+    IN_SERVICE.0.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Rejection {
-    /// Of a token that comes into service with `stamps`.
-    pub(super) fn of(serial: Serial, stamps: Stamps) -> Arc<Self> {
+    /// Of a token that comes into service with `stamps`. Made once for them: there is one of that name.
+    pub(super) fn of(stamps: Stamps) -> Arc<Self> {
+        let serial = stamps.serial();
         let rejection = Arc::new(Self {
-            serial,
             stamps,
             by: Default::default(),
         });
         in_service().insert(serial, Arc::downgrade(&rejection));
         rejection
+    }
+
+    /// Somebody did.
+    pub(super) fn is_set(&self) -> bool {
+        let [first, ..] = &self.by;
+        first.load(Ordering::Relaxed) != 0
     }
 
     pub(super) fn is_by(&self, asker: Asker) -> bool {
@@ -96,7 +93,7 @@ impl Rejection {
             free.is_err_and(|by| by != asker.get())
         };
         let [.., last] = &self.by;
-        if self.by.iter().all(is_taken) {
+        if !self.is_by(asker) && self.by.iter().all(is_taken) {
             last.store(ALL, Ordering::Relaxed);
         }
         self.stamps.mark_rejected();
@@ -105,13 +102,13 @@ impl Rejection {
 
 impl Drop for Rejection {
     fn drop(&mut self) {
-        in_service().remove(&self.serial);
+        in_service().remove(&self.stamps.serial());
     }
 }
 
 #[cfg(test)]
 mod tests {
-    use std::time::Duration;
+    use std::{thread, time::Duration};
 
     use super::*;
     use crate::token::value::Token;
@@ -119,18 +116,17 @@ mod tests {
     const ASKER: Asker = NonZeroU64::MIN;
 
     fn token_in_service() -> (Stamps, Arc<Rejection>) {
-        let serial = Serial::next();
         let token = Token::new("secret", Duration::from_secs(3600));
-        let stamps = Stamps::of(&token, serial).unwrap();
-        (stamps.clone(), Rejection::of(serial, stamps))
+        let stamps = Stamps::of(&token).unwrap();
+        (stamps.clone(), Rejection::of(stamps))
     }
 
     #[test]
     fn a_401_finds_its_token_and_no_other() {
         let (stamps, rejection) = token_in_service();
         let (others, other) = token_in_service();
-        assert_ne!(rejection.serial, other.serial);
-        report(rejection.serial, ASKER);
+        assert_ne!(stamps.serial(), others.serial());
+        report(stamps.serial(), ASKER);
         assert!(stamps.all().all(|stamp| stamp.is_rejected()));
         assert!(rejection.is_by(ASKER));
         assert!(others.all().all(|stamp| !stamp.is_rejected()));
@@ -140,7 +136,7 @@ mod tests {
     #[test]
     fn a_token_that_is_gone_is_told_nothing_and_leaves_nothing() {
         let (stamps, rejection) = token_in_service();
-        let serial = rejection.serial;
+        let serial = stamps.serial();
         // Somebody looks at it while it goes, and is the last who does.
         let found = find(serial);
         drop(rejection);
@@ -149,5 +145,22 @@ mod tests {
         assert!(!in_service().contains_key(&serial));
         report(serial, ASKER);
         assert!(stamps.all().all(|stamp| !stamp.is_rejected()));
+    }
+
+    #[test]
+    fn a_token_may_go_while_401s_come_in() {
+        let (stamps, rejection) = token_in_service();
+        let serial = stamps.serial();
+        thread::scope(|scope| {
+            for asker in 1..=2 {
+                scope.spawn(move || {
+                    for _ in 0..50 {
+                        report(serial, ASKER.saturating_add(asker));
+                    }
+                });
+            }
+            scope.spawn(move || drop(rejection));
+        });
+        assert!(!in_service().contains_key(&serial));
     }
 }

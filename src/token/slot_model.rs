@@ -248,9 +248,8 @@ fn a_thread_never_goes_back_to_an_old_token() {
     /// The generation of the stamp that a service with this memo puts on a request.
     fn stamped(current: &Current, memo: &mut Memo) -> u64 {
         let recalled = current.recall(memo, NOW);
-        let stamp = recalled.or_else(|| current.look(memo, NOW));
-        let header = stamp.unwrap().header();
-        let text = header.to_str().unwrap();
+        let imprint = recalled.or_else(|| current.look(memo, NOW)).unwrap();
+        let text = imprint.header.to_str().unwrap();
         text.strip_prefix("Bearer ").unwrap().parse().unwrap()
     }
 

@@ -4,22 +4,28 @@
 
 use std::{
     cell::Cell,
+    num::NonZeroU64,
     sync::{
         Arc,
-        atomic::{AtomicBool, AtomicUsize, Ordering},
+        atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering},
     },
     thread,
 };
 
 use http::HeaderValue;
 
-use super::{rejection::Serial, value::Token};
+use super::value::Token;
+
+/// The name of a token in service, never used again in this process.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Serial(NonZeroU64);
 
 /// One copy of a token's header value.
 ///
-/// Each copy sits on cache lines of its own, reference count included. One shared count is what
-/// makes two cores slower than one.
-#[repr(align(128))]
+/// What each request writes to is the value's own reference count, which is apart from all others
+/// (see [`Token::header_value`]): one shared count is what makes two cores slower than one. The copy itself is
+/// read, and fits a cache line.
+#[repr(align(64))]
 pub(crate) struct Stamp {
     header: HeaderValue,
     serial: Serial,
@@ -40,6 +46,16 @@ const MOST_STAMPS: usize = 16;
 #[derive(Clone)]
 pub(super) struct Stamps([Arc<Stamp>; MOST_STAMPS]);
 
+impl Serial {
+    fn next() -> Self {
+        static NEXT: AtomicU64 = AtomicU64::new(1);
+
+        let next = NEXT.fetch_add(1, Ordering::Relaxed);
+        // At a million tokens per second it is there again after half a million years.
+        Self(NonZeroU64::new(next).unwrap_or(NonZeroU64::MIN))
+    }
+}
+
 impl Stamp {
     #[inline]
     pub(crate) fn imprint(&self) -> Imprint {
@@ -57,7 +73,8 @@ impl Stamp {
 
 impl Stamps {
     /// `None` if the token cannot be written as a header value.
-    pub(super) fn of(token: &Token, serial: Serial) -> Option<Self> {
+    pub(super) fn of(token: &Token) -> Option<Self> {
+        let serial = Serial::next();
         let stamp = |_| {
             Some(Arc::new(Stamp {
                 header: token.header_value()?,
@@ -77,6 +94,11 @@ impl Stamps {
         self.0.get(thread_number() % MOST_STAMPS).unwrap_or(first)
     }
 
+    pub(super) fn serial(&self) -> Serial {
+        let [first, ..] = &self.0;
+        first.serial
+    }
+
     pub(super) fn all(&self) -> impl Iterator<Item = &Stamp> {
         self.0.iter().map(|stamp| &**stamp)
     }
@@ -84,8 +106,8 @@ impl Stamps {
     /// From now on each of them says so.
     pub(super) fn mark_rejected(&self) {
         for stamp in self.all() {
-            // Whoever sees the mark sees by whom: it was noted before. Written once, or a host that answers
-            // 401 for ever would be felt by every thread that goes elsewhere.
+            // Whoever sees the mark sees who was first: that was noted before. Not written again by each
+            // further 401, since the threads that go elsewhere read it.
             if !stamp.is_rejected() {
                 stamp.rejected.store(true, Ordering::Release);
             }

@@ -114,17 +114,17 @@ impl Supply {
         }
     }
 
-    /// The stamp of a token about which there is nothing to decide.
+    /// From the stamp of a token about which there is nothing to decide.
     // Not left to the compiler: as a call it is 17 instructions more (`benches/instructions`).
     #[inline(always)]
     pub(crate) fn warm(&self, memo: &mut Memo) -> Option<Imprint> {
         self.slot.warm(memo, self.now())
     }
 
-    /// A stamp that can be used at once. Sees to a refresh if one is due.
+    /// From a stamp that can be used at once. Sees to a refresh if one is due.
     pub(crate) fn stamp(self: &Arc<Self>, now: Moment, asker: Option<Asker>) -> Option<Imprint> {
         match self.slot.peek(now) {
-            Some(stamp) => Some(stamp),
+            Some(imprint) => Some(imprint),
             None => self.stale(now, asker),
         }
     }
@@ -133,11 +133,11 @@ impl Supply {
     fn stale(self: &Arc<Self>, now: Moment, asker: Option<Asker>) -> Option<Imprint> {
         let runtime = Handle::try_current();
         let allowance = self.fetcher.allowance(runtime.is_ok(), now);
-        let (stamp, launch) = self.slot.stale(now, asker, allowance)?;
+        let (imprint, launch) = self.slot.stale(now, asker, allowance)?;
         if let (Some(launch), Ok(runtime)) = (launch, runtime) {
             self.launch(launch, now, &runtime);
         }
-        Some(stamp)
+        Some(imprint)
     }
 
     /// One look of a request that may have to wait; launches what the slot decided.

@@ -1,7 +1,8 @@
 //! What the slot synchronises with: the real thing, or a model checker's stand-in.
 //!
 //! Under `--cfg scoped_auth_loom` the same slot is compiled over loom's lock and atomics, and
-//! `slot_model.rs` has loom try every interleaving. Nothing else differs.
+//! `slot_model.rs` has loom try every interleaving. Nothing else differs. What a 401 writes (`rejection.rs`,
+//! `stamp.rs`) stays as it is, and is outside the model.
 
 #[cfg(not(scoped_auth_loom))]
 pub(super) use std::sync::{

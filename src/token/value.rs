@@ -152,7 +152,7 @@ impl Secret {
 /// The owner behind a header value's bytes.
 ///
 /// `Bytes` puts its reference count beside its owner. The alignment gives each count a pair of
-/// cache lines to itself: the copies that [`crate::token::lease`] hands to different threads must
+/// cache lines to itself: the copies that [`crate::token::stamp`] hands to different threads must
 /// not meet in one line.
 #[repr(align(128))]
 struct Shared(Arc<Secret>);

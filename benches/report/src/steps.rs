@@ -36,6 +36,10 @@ const STEPS: &[(&str, &str)] = &[
         "which copy of the stamp, and the 401 watch",
     ),
     (
+        "/src/token/lease.rs",
+        "is it still the token in service, and fresh",
+    ),
+    (
         "/src/token/current.rs",
         "is it still the token in service, and fresh",
     ),

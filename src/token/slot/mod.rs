@@ -92,12 +92,12 @@ impl Slot {
         }
     }
 
-    /// The stamp of a token about which there is nothing to decide: it is fresh, or due and seen to. No lock,
+    /// From the stamp of a token about which there is nothing to decide: it is fresh, or due and seen to. No lock,
     /// no allocation.
     #[inline]
     pub(crate) fn warm(&self, memo: &mut Memo, now: Moment) -> Option<Imprint> {
         match self.current.recall(memo, now) {
-            Some(stamp) => Some(stamp),
+            Some(imprint) => Some(imprint),
             None => self.look_again(memo, now),
         }
     }
@@ -113,7 +113,7 @@ impl Slot {
         unquestioned.or_else(|| self.seen_to(now))
     }
 
-    /// The stamp of a token that is due for a refresh and good for everyone, where there is nothing to begin:
+    /// From the stamp of a token that is due for a refresh and good for everyone, where there is nothing to begin:
     /// a refresh is under way, or it is too early for the next. Requests go out meanwhile as they do when none
     /// is due.
     fn seen_to(&self, now: Moment) -> Option<Imprint> {
@@ -135,7 +135,7 @@ impl Slot {
             .map(|lease| lease.token().clone())
     }
 
-    /// The stamp of a token that is due for a refresh but good to be sent, and the refresh to launch
+    /// From the stamp of a token that is due for a refresh but good to be sent, and the refresh to launch
     /// if it is this caller's turn.
     pub(crate) fn stale(
         &self,
@@ -254,6 +254,24 @@ mod tests {
         attempt: SECOND,
         max_wait: Duration::from_secs(30),
     };
+
+    #[test]
+    fn a_401_counts_for_a_token_that_lives_longer_meanwhile() {
+        let start = Moment { mono: 0, wall: 0 };
+        let slot = Slot::new(LIMITS);
+        let id = slot.tend(start, Allowance::Anything).unwrap().id;
+        let land = |life| {
+            let token = Token::new("same", life);
+            slot.finish(id, Ok((token, start)), start, 0.0)
+        };
+        let _ = land(3600 * SECOND);
+        let sent_before = slot.peek(start).unwrap();
+        let _ = land(7200 * SECOND);
+        assert_eq!(slot.glance().left(start), Some(7200 * SECOND));
+
+        rejection::report(sent_before.serial, NonZeroU64::MIN);
+        assert!(slot.peek(start).is_none());
+    }
 
     #[test]
     fn while_a_refresh_is_under_way_requests_go_as_if_none_were() {
