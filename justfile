@@ -46,6 +46,10 @@ deny:
 integrations:
     .ci/integrations
 
+# Windows and macOS, compiled
+platforms:
+    .ci/platforms
+
 # The benches beside other crates, checked
 peers:
     .ci/peers

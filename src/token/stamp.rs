@@ -33,6 +33,9 @@ pub(crate) struct Stamp {
     rejected: AtomicBool,
 }
 
+#[cfg(target_pointer_width = "64")]
+const _: () = assert!(size_of::<Stamp>() == 64, "one line");
+
 /// What a stamp leaves on one request, and the name by which a 401 is reported.
 pub(crate) struct Imprint {
     pub(crate) header: HeaderValue,
