@@ -158,8 +158,8 @@ impl TokenCache {
         self.len() == 0
     }
 
-    /// From a stamp for `request` that can be used at once. Nothing is made, and no count but the header
-    /// value's own is written to.
+    /// An imprint of a stamp for `request` that can be used at once. Nothing is made, and no count but the
+    /// header value's own is written to.
     pub(crate) fn stamp(&self, request: &TokenRequest, asker: Asker) -> Option<Imprint> {
         let supplies = self.inner.supplies.load();
         let supply = supplies.get(request)?;

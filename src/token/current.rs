@@ -68,7 +68,7 @@ impl Current {
         self.epoch.fetch_add(1, Ordering::Release);
     }
 
-    /// From the stamp that is remembered, if there is still nothing to decide about it.
+    /// An imprint of the stamp that is remembered, if there is still nothing to decide about it.
     #[inline]
     pub(super) fn recall(&self, memo: &Memo, now: Moment) -> Option<Imprint> {
         if memo.epoch == self.epoch.load(Ordering::Acquire)
@@ -81,7 +81,7 @@ impl Current {
         None
     }
 
-    /// From the stamp of a lease about which there is nothing to decide.
+    /// An imprint of the stamp of a lease about which there is nothing to decide.
     // Not left to the compiler: as a call it is 16 instructions more (`benches/instructions`).
     #[inline(always)]
     pub(super) fn peek(&self, now: Moment) -> Option<Imprint> {
@@ -110,17 +110,14 @@ impl Current {
             .as_ref()
             .and_then(|lease| Some((lease.edges().fresh_until, lease.unquestioned_stamp(now)?)));
         *memo = match unquestioned {
-            Some((fresh_until, stamp)) => Memo {
-                epoch: if epoch.is_multiple_of(2) {
-                    epoch
-                } else {
-                    NEVER
-                },
+            // An odd number stands for no lease: this one may have been exchanged since.
+            Some((fresh_until, stamp)) if epoch.is_multiple_of(2) => Memo {
+                epoch,
                 fresh_until,
                 stamp: Some(Arc::clone(stamp)),
                 asked: true,
             },
-            None => Memo {
+            _ => Memo {
                 asked: true,
                 ..Memo::default()
             },

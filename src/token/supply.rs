@@ -114,14 +114,14 @@ impl Supply {
         }
     }
 
-    /// From the stamp of a token about which there is nothing to decide.
+    /// An imprint of the stamp of a token about which there is nothing to decide.
     // Not left to the compiler: as a call it is 17 instructions more (`benches/instructions`).
     #[inline(always)]
     pub(crate) fn warm(&self, memo: &mut Memo) -> Option<Imprint> {
         self.slot.warm(memo, self.now())
     }
 
-    /// From a stamp that can be used at once. Sees to a refresh if one is due.
+    /// An imprint of a stamp that can be used at once. Sees to a refresh if one is due.
     pub(crate) fn stamp(self: &Arc<Self>, now: Moment, asker: Option<Asker>) -> Option<Imprint> {
         match self.slot.peek(now) {
             Some(imprint) => Some(imprint),

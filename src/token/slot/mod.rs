@@ -92,10 +92,11 @@ impl Slot {
         }
     }
 
-    /// From the stamp of a token about which there is nothing to decide: it is fresh, or due and seen to. No lock,
-    /// no allocation.
+    /// An imprint of the stamp of a token about which there is nothing to decide: it is fresh, or due and seen
+    /// to. No lock, no allocation.
     #[inline]
     pub(crate) fn warm(&self, memo: &mut Memo, now: Moment) -> Option<Imprint> {
+        // As `or_else` it is 19 instructions more (`benches/instructions`): the imprint is moved once more.
         match self.current.recall(memo, now) {
             Some(imprint) => Some(imprint),
             None => self.look_again(memo, now),
@@ -113,9 +114,9 @@ impl Slot {
         unquestioned.or_else(|| self.seen_to(now))
     }
 
-    /// From the stamp of a token that is due for a refresh and good for everyone, where there is nothing to begin:
-    /// a refresh is under way, or it is too early for the next. Requests go out meanwhile as they do when none
-    /// is due.
+    /// The same of a token that is due for a refresh and good for everyone, where there is nothing to begin: a
+    /// refresh is under way, or it is too early for the next. Requests go out meanwhile as they do when none is
+    /// due.
     fn seen_to(&self, now: Moment) -> Option<Imprint> {
         if !self.is_quiet(now) {
             return None;
@@ -135,8 +136,8 @@ impl Slot {
             .map(|lease| lease.token().clone())
     }
 
-    /// From the stamp of a token that is due for a refresh but good to be sent, and the refresh to launch
-    /// if it is this caller's turn.
+    /// An imprint of the stamp of a token that is due for a refresh but good to be sent, and the refresh to
+    /// launch if it is this caller's turn.
     pub(crate) fn stale(
         &self,
         now: Moment,
