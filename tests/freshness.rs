@@ -301,6 +301,33 @@ async fn s013_in_the_guard_band_a_request_waits_a_little_for_the_refresh() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn s013_that_wait_is_not_cut_by_a_shorter_max_wait() {
+    for max_wait in [30, 1, 0] {
+        let source = Script::new(|call| match call.number {
+            1 => Answer::token("tok-1", 60),
+            _ => Answer::token("tok-2", 60).after(secs(2)),
+        });
+        let cache = TokenCache::builder(source)
+            .clock(TestClock::new())
+            .max_wait(secs(max_wait));
+        let inner = Inner::new();
+        let client = ScopedAuthLayer::from_cache(cache.build().unwrap()).layer(inner.clone());
+        // The first one is there for who cannot wait, too, once it was fetched.
+        while send(&client, BUCKET).await.is_err() {
+            sleep(Duration::from_millis(1)).await;
+        }
+        sleep(secs(55)).await;
+        // Whatever stands beside it in a task wakes it as well.
+        let asked = Instant::now();
+        let beside = sleep(Duration::from_millis(1500));
+        let (sent, ()) = tokio::join!(send(&client, BUCKET), beside);
+        sent.unwrap();
+        assert_eq!(asked.elapsed(), secs(2), "{max_wait}");
+        assert_eq!(inner.last_token().unwrap(), "tok-2", "{max_wait}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn s014_a_refresh_that_hangs_across_the_expiry() {
     let source = Script::new(|call| match call.at.as_secs() {
         0 => Answer::token("tok-1", 3599),
@@ -456,6 +483,25 @@ async fn s021_the_same_token_with_a_later_expiry_lives_longer() {
         Default::default(),
     ));
     assert_eq!(status.generation(), 1, "no change is announced");
+}
+
+#[tokio::test(start_paused = true)]
+async fn s021_a_life_that_began_short_has_the_lead_of_a_long_one_once_it_is_long() {
+    let source = Script::new(|call| match call.number {
+        1 => Answer::token("same", 12),
+        2 => Answer::token("same", 3599),
+        _ => Answer::token("next", 3599),
+    });
+    let inner = Inner::new();
+    let client = client(&source, &inner);
+    let begun = Instant::now();
+    traffic(&client, secs(1), secs(10)).await;
+    assert_eq!(source.calls(), 2);
+    let end = Duration::from_secs(3599) + source.times()[1];
+    sleep_until(begun + end - secs(230)).await;
+    assert_eq!(traffic(&client, secs(1), secs(50)).await, 0);
+    assert_eq!(source.calls(), 3, "as any token of an hour");
+    assert_eq!(inner.last_token().unwrap(), "next");
 }
 
 #[tokio::test(start_paused = true)]

@@ -25,7 +25,9 @@ use support::{Answer, BUCKET, Inner, Script, TraceTap, auth_error, send};
 use tokio::time::{Instant, sleep, sleep_until};
 use tower::Layer;
 use tower_scoped_auth::{
-    ScopedAuthLayer, Token, TokenCache, TokenRequest, TokenSource, test_util::TestClock,
+    ScopedAuthLayer, Token, TokenCache, TokenRequest, TokenSource,
+    sources::{FirstOf, Fixed},
+    test_util::TestClock,
 };
 
 fn secs(seconds: u64) -> Duration {
@@ -173,6 +175,70 @@ async fn s100_whatever_panics_around_us_leaves_nothing_poisoned() {
             send(client, BUCKET).await.unwrap();
         }
     }
+}
+
+/// Panics where it is dropped, unless that is because of a panic.
+struct Bomb;
+
+impl Drop for Bomb {
+    fn drop(&mut self) {
+        assert!(std::thread::panicking(), "a destructor panics");
+    }
+}
+
+/// Hangs, and panics when it is given up.
+struct Hangs;
+
+impl TokenSource for Hangs {
+    type Error = Infallible;
+
+    async fn fetch(&self, _: TokenRequest) -> Result<Token, Infallible> {
+        let _bomb = Bomb;
+        std::future::pending().await
+    }
+
+    fn attempt_timeout(&self) -> Duration {
+        secs(1)
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn s095_a_source_that_panics_when_it_is_given_up_has_failed() {
+    let (tap, _guard) = TraceTap::install();
+    let client = layer(Hangs).layer(Inner::new());
+    let error = send(&client, BUCKET).await.unwrap_err();
+    assert!(error.to_string().contains("within 1s"), "{error}");
+    // The second one knows that it fails.
+    let asked = Instant::now();
+    send(&client, BUCKET).await.unwrap_err();
+    assert!(asked.elapsed() < secs(3), "{:?}", asked.elapsed());
+    assert!(tap.text().contains("a destructor panics"), "{}", tap.text());
+
+    let others = FirstOf::new(Hangs).or(Fixed::new("tok"));
+    let inner = Inner::new();
+    let client = layer(others).layer(inner.clone());
+    send(&client, BUCKET).await.unwrap();
+    assert_eq!(inner.last_token().unwrap(), "tok");
+}
+
+#[tokio::test(start_paused = true)]
+async fn s100_a_subscriber_that_panics_over_a_source_that_panics_ends_an_attempt_not_the_process() {
+    let now = Arc::new(AtomicBool::new(true));
+    let source = Panics {
+        inside: true,
+        now: now.clone(),
+        good: Script::tokens(3599),
+    };
+    let client = layer(source).layer(Inner::new());
+    {
+        let _guard = tracing::subscriber::set_default(PanickingSubscriber);
+        let error = send(&client, BUCKET).await.unwrap_err();
+        let error = auth_error(&error).to_string();
+        assert!(error.contains("the token source panicked"), "{error}");
+    }
+    now.store(false, Ordering::SeqCst);
+    sleep(secs(10)).await;
+    send(&client, BUCKET).await.unwrap();
 }
 
 struct PanickingWaker;

@@ -4,10 +4,10 @@
 
 use std::{
     any::Any,
-    future::{Future, poll_fn},
+    future::Future,
     panic::{AssertUnwindSafe, catch_unwind},
-    pin::pin,
-    task::Poll,
+    pin::Pin,
+    task::{Context, Poll},
     time::Duration,
 };
 
@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use super::{request::TokenRequest, source::DynSource, timer::timed, value::Token};
 use crate::error::{AuthError, Kind};
 
-/// Asks `source` once. `noted` is told of a panic, which is a failed attempt.
+/// Asks `source` once. `noted` is told of a panic, which is a failed attempt; it may panic itself.
 pub(crate) async fn attempt(
     source: &dyn DynSource,
     request: TokenRequest,
@@ -26,7 +26,7 @@ pub(crate) async fn attempt(
     // In an async block, so that a panic before the first await is caught as well.
     let fetch = async { source.fetch(request).await };
     let unwinding = caught(fetch, |panic| {
-        noted(panic);
+        let _ = catch_unwind(AssertUnwindSafe(|| noted(panic)));
         Err(AuthError::new(Kind::Panic, "the token source panicked"))
     });
     let limited = timed(|| timeout(limit, unwinding))?;
@@ -37,15 +37,43 @@ pub(crate) async fn attempt(
 }
 
 /// What `future` comes to, or what `panicked` makes of its panic. What it was about to do is lost
-/// either way: it is not polled again.
-pub(crate) async fn caught<T>(
-    future: impl Future<Output = T>,
-    panicked: impl Fn(&(dyn Any + Send)) -> T,
-) -> T {
-    let mut future = pin!(future);
-    poll_fn(|cx| {
-        catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx)))
-            .unwrap_or_else(|panic| Poll::Ready(panicked(&*panic)))
-    })
-    .await
+/// either way: it is not polled again. A panic of its destructor, where it is dropped before its end, is
+/// told to `panicked` as well.
+pub(crate) fn caught<T, F, P>(future: F, panicked: P) -> impl Future<Output = T>
+where
+    F: Future<Output = T>,
+    P: Fn(&(dyn Any + Send)) -> T + Unpin,
+{
+    Caught {
+        future: Some(Box::pin(future)),
+        panicked,
+    }
+}
+
+struct Caught<F: Future, P: Fn(&(dyn Any + Send)) -> F::Output> {
+    future: Option<Pin<Box<F>>>,
+    panicked: P,
+}
+
+impl<F: Future, P: Fn(&(dyn Any + Send)) -> F::Output + Unpin> Future for Caught<F, P> {
+    type Output = F::Output;
+
+    fn poll(mut self: Pin<&mut Self>, cx: &mut Context<'_>) -> Poll<F::Output> {
+        let Some(future) = &mut self.future else {
+            return Poll::Pending;
+        };
+        match catch_unwind(AssertUnwindSafe(|| future.as_mut().poll(cx))) {
+            Ok(polled) => polled,
+            Err(panic) => Poll::Ready((self.panicked)(&*panic)),
+        }
+    }
+}
+
+impl<F: Future, P: Fn(&(dyn Any + Send)) -> F::Output> Drop for Caught<F, P> {
+    fn drop(&mut self) {
+        let future = self.future.take();
+        if let Err(panic) = catch_unwind(AssertUnwindSafe(|| drop(future))) {
+            (self.panicked)(&*panic);
+        }
+    }
 }

@@ -4,7 +4,10 @@
 //! holds the supply weakly, so that dropping the last handle ends it. If its runtime drops it instead, it
 //! tells the slot, and a waiter flies in its place.
 
-use std::sync::{Arc, Weak};
+use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
+    sync::{Arc, Weak},
+};
 
 use tokio::{runtime::Handle, task::AbortHandle, time::Instant};
 
@@ -66,12 +69,14 @@ impl Drop for Flight {
         if self.landed {
             return;
         }
-        if let Some(supply) = self.supply.upgrade() {
-            supply
-                .slot()
-                .abandon(self.id, supply.now(), fastrand::f64());
-            supply.note_landing();
-            events::abandoned(&supply);
-        }
+        let Some(supply) = self.supply.upgrade() else {
+            return;
+        };
+        supply
+            .slot()
+            .abandon(self.id, supply.now(), fastrand::f64());
+        supply.note_landing();
+        // It may be a panic that drops this: a second one, of a subscriber, would end the process.
+        let _ = catch_unwind(AssertUnwindSafe(|| events::abandoned(&supply)));
     }
 }

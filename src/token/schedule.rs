@@ -53,7 +53,8 @@ pub(crate) struct Edges {
     pub(crate) fresh_until: Moment,
     pub(crate) guard_from: Moment,
     pub(crate) expires: Moment,
-    lead: Duration,
+    /// Of the jitter, in `0.0..=1.0`.
+    draw: f64,
 }
 
 /// Where in its life a token is.
@@ -74,13 +75,19 @@ impl Edges {
         let expires = expiry(token, sent);
         let life = Duration::from_nanos(u64::try_from(sent.until(expires)).unwrap_or(0));
         let lead = lead.min(life / 2);
-        let jitter = JITTER.min(lead / 7).mul_f64(draw.clamp(0.0, 1.0));
-        Self::before(expires, lead.saturating_sub(jitter))
+        let draw = draw.clamp(0.0, 1.0);
+        let jitter = JITTER.min(lead / 7).mul_f64(draw);
+        Self::before(expires, nanos(lead.saturating_sub(jitter)), draw)
     }
 
-    /// The same token turns out to live until `expires`: the edges move, the lead stays.
-    pub(crate) fn moved_to(self, expires: Moment) -> Self {
-        Self::before(expires, self.lead)
+    /// The same token turns out to live longer, as an answer to what was sent at `sent` says.
+    ///
+    /// The lead grows with a life that was thought to be short. It never shrinks: a token that is due and
+    /// gains a second of life is due still, although half of what it has left is a shorter lead.
+    pub(crate) fn extended(self, token: &Token, sent: Moment, lead: Duration) -> Self {
+        let anew = Self::of(token, sent, lead, self.draw);
+        let lead = anew.lead().max(self.lead());
+        Self::before(anew.expires, lead, self.draw)
     }
 
     pub(crate) fn phase(&self, now: Moment) -> Phase {
@@ -95,12 +102,17 @@ impl Edges {
         }
     }
 
-    fn before(expires: Moment, lead: Duration) -> Self {
+    fn lead(&self) -> i64 {
+        self.fresh_until.until(self.expires)
+    }
+
+    fn before(expires: Moment, lead: i64, draw: f64) -> Self {
+        let lead = Duration::from_nanos(lead.max(0).unsigned_abs());
         Self {
             fresh_until: expires.minus(lead),
             guard_from: expires.minus(GUARD.min(lead / 2)),
             expires,
-            lead,
+            draw,
         }
     }
 }
@@ -128,7 +140,7 @@ pub(crate) struct Pace {
     /// Attempts in a row that brought nothing better than what there was.
     stalls: u32,
     not_before: i64,
-    last_start: i64,
+    last_start: Moment,
     last_end: i64,
     /// The server said when (`Retry-After`).
     dictated: bool,
@@ -140,7 +152,7 @@ impl Pace {
             failures: 0,
             stalls: 0,
             not_before: i64::MIN,
-            last_start: i64::MIN,
+            last_start: Moment::PAST,
             last_end: i64::MIN,
             dictated: false,
         }
@@ -155,14 +167,14 @@ impl Pace {
         self.failures == 0 && self.stalls == 0
     }
 
-    pub(crate) fn started(&mut self, now: i64) {
+    pub(crate) fn started(&mut self, now: Moment) {
         self.last_start = now;
     }
 
     /// The attempt brought a token that needs no refresh for now.
     pub(crate) fn progressed(&mut self, now: i64) {
         *self = Self {
-            not_before: self.last_start.saturating_add(SPACING),
+            not_before: self.last_start.mono.saturating_add(SPACING),
             last_start: self.last_start,
             last_end: now,
             ..Self::new()
@@ -185,23 +197,25 @@ impl Pace {
         // ailed it may be long over.
         let wait = backoff(self.failures, RETRY_BASE, draw);
         let pause = now.saturating_add(wait.min(SPACING));
-        let own = self.last_start.saturating_add(wait).max(pause);
+        let own = self.last_start.mono.saturating_add(wait).max(pause);
         let dictated = retry_after.map(|wait| now.saturating_add(nanos(wait.min(RETRY_AFTER_CAP))));
         // At the earliest, not at: "0", or a date that is over by our clock, asks for no haste.
         self.dictated = dictated.is_some_and(|at| at > own);
         self.not_before = dictated.map_or(own, |at| at.max(own));
     }
 
-    /// The earliest start of the next attempt, given the live token's edges if there is one.
+    /// The earliest start of the next attempt as of `now`, given the live token's edges if there is one.
     ///
     /// A wait that straddles the start of the guard band, or the expiry, is cut short there: each of
-    /// the two is worth one attempt of its own. What the server dictated yields to the expiry only.
-    pub(crate) fn next(&self, edges: Option<&Edges>) -> i64 {
+    /// the two is worth one attempt of its own. What the server dictated yields to the expiry only. Each
+    /// is reached with whichever clock reaches it first: the wall clock alone runs through a suspend.
+    pub(crate) fn next(&self, edges: Option<&Edges>, now: Moment) -> i64 {
         let mut next = self.not_before;
         let Some(edges) = edges else { return next };
         for (edge, applies) in [(edges.guard_from, !self.dictated), (edges.expires, true)] {
-            if applies && edge.mono > self.last_start {
-                next = next.min(edge.mono.max(self.last_end.saturating_add(SPACING)));
+            if applies && self.last_start.is_before(edge) {
+                let at = now.mono.saturating_add(now.until(edge));
+                next = next.min(at.max(self.last_end.saturating_add(SPACING)));
             }
         }
         next
@@ -264,55 +278,55 @@ mod tests {
     #[test]
     fn waits_double_to_the_cap_and_keep_half_of_it() {
         let mut pace = Pace::new();
-        pace.started(0);
+        pace.started(START);
         let waits: Vec<_> = (0..6)
             .map(|_| {
                 pace.failed(0, None, 1.0);
-                pace.next(None) / S
+                pace.next(None, START) / S
             })
             .collect();
         assert_eq!(waits, [1, 2, 4, 8, 10, 10]);
         pace.failed(0, None, 0.0);
-        assert_eq!(pace.next(None), 5 * S);
+        assert_eq!(pace.next(None, START), 5 * S);
         pace.progressed(7 * S);
         pace.failed(0, None, 0.0);
-        assert_eq!(pace.next(None), S / 2);
+        assert_eq!(pace.next(None, START), S / 2);
     }
 
     #[test]
     fn an_attempt_that_hung_has_waited_already() {
         let mut pace = Pace::new();
         pace.failures = 10;
-        pace.started(0);
+        pace.started(START);
         pace.failed(3 * S, None, 1.0);
-        assert_eq!(pace.next(None), 10 * S);
-        pace.started(10 * S);
+        assert_eq!(pace.next(None, START), 10 * S);
+        pace.started(after(10));
         pace.failed(40 * S, None, 1.0);
-        assert_eq!(pace.next(None), 41 * S, "never without a pause");
+        assert_eq!(pace.next(None, START), 41 * S, "never without a pause");
     }
 
     #[test]
     fn s068_a_day_of_failures_does_not_overflow() {
         let mut pace = Pace::new();
-        pace.started(0);
+        pace.started(START);
         for _ in 0..100_000 {
             pace.failed(0, None, 1.0);
         }
         pace.failures = u32::MAX;
         pace.failed(0, None, 1.0);
-        assert_eq!(pace.next(None), 10 * S);
+        assert_eq!(pace.next(None, START), 10 * S);
     }
 
     #[test]
     fn s046_retry_after_is_exact_capped_and_yields_to_the_expiry() {
         let mut pace = Pace::new();
-        pace.started(0);
+        pace.started(START);
         pace.failed(0, Some(Duration::from_secs(7)), 0.3);
-        assert_eq!(pace.next(None), 7 * S);
+        assert_eq!(pace.next(None, START), 7 * S);
         pace.failed(0, Some(Duration::from_secs(3600)), 0.3);
-        assert_eq!(pace.next(None), 60 * S);
+        assert_eq!(pace.next(None, START), 60 * S);
         let edges = Edges::of(&token(40), START, LEAD, 0.0);
-        assert_eq!(pace.next(Some(&edges)), 40 * S);
+        assert_eq!(pace.next(Some(&edges), START), 40 * S);
     }
 
     #[test]
@@ -320,16 +334,16 @@ mod tests {
         let edges = Edges::of(&token(3600), START, LEAD, 0.0);
         let mut pace = Pace::new();
         pace.failures = 10;
-        pace.started(3585 * S);
+        pace.started(after(3585));
         pace.failed(3588 * S, None, 1.0);
-        assert_eq!(pace.next(Some(&edges)), 3590 * S);
-        pace.started(3590 * S);
+        assert_eq!(pace.next(Some(&edges), START), 3590 * S);
+        pace.started(after(3590));
         pace.failed(3593 * S, None, 1.0);
-        assert_eq!(pace.next(Some(&edges)), 3600 * S);
-        pace.started(3597 * S);
+        assert_eq!(pace.next(Some(&edges), START), 3600 * S);
+        pace.started(after(3597));
         pace.failed(3600 * S, None, 1.0);
         assert_eq!(
-            pace.next(Some(&edges)),
+            pace.next(Some(&edges), START),
             3601 * S,
             "a second after the verdict"
         );
@@ -358,13 +372,13 @@ mod tests {
             let mut pace = Pace::new();
             for (now, (outcome, draw, seconds)) in outcomes.into_iter().enumerate() {
                 let now = now as i64 * S;
-                pace.started(now);
+                pace.started(after(now / S));
                 match outcome {
                     0 => pace.stalled(now, draw),
                     1 => pace.failed(now, None, draw),
                     _ => pace.failed(now, Some(Duration::from_secs(seconds)), draw),
                 }
-                let wait = pace.next(None) - now;
+                let wait = pace.next(None, START) - now;
                 let most = if outcome == 2 { 60 * S } else { 10 * S };
                 prop_assert!(wait <= most);
                 prop_assert!(wait >= S / 2);

@@ -92,9 +92,9 @@ impl World {
         let mut ask = Ask::new(None, false);
         let mut now = NOW;
         loop {
-            let (step, launch) = self
-                .slot
-                .look(&mut ask, now, &waker, Allowance::Anything, false);
+            let (step, launch) =
+                self.slot
+                    .look(&mut ask, now, &waker, Allowance::Anything, Duration::ZERO);
             if let Some(launch) = launch {
                 self.fly(launch, end);
             }
@@ -194,10 +194,13 @@ fn who_leaves_takes_no_wake_up_along() {
             let world = Arc::clone(&world);
             thread::spawn(move || {
                 let mut ask = Ask::new(None, false);
-                let (_, launch) =
-                    world
-                        .slot
-                        .look(&mut ask, NOW, Waker::noop(), Allowance::Anything, false);
+                let (_, launch) = world.slot.look(
+                    &mut ask,
+                    NOW,
+                    Waker::noop(),
+                    Allowance::Anything,
+                    Duration::ZERO,
+                );
                 world.slot.leave(&mut ask);
                 if let Some(launch) = launch {
                     world.fly(launch, |_| End::Token);
@@ -290,9 +293,9 @@ impl World {
         let waker = Waker::from(Arc::clone(&bell));
         let mut ask = Ask::new(None, false);
         loop {
-            let (step, launch) = self
-                .slot
-                .look(&mut ask, NOW, &waker, Allowance::Anything, false);
+            let (step, launch) =
+                self.slot
+                    .look(&mut ask, NOW, &waker, Allowance::Anything, Duration::ZERO);
             if let Some(launch) = launch {
                 self.fly(launch, end);
             }

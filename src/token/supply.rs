@@ -146,11 +146,11 @@ impl Supply {
         ask: &mut Ask,
         now: Moment,
         waker: &Waker,
-        timed_out: bool,
+        waited: Duration,
     ) -> Step {
         let runtime = Handle::try_current();
         let allowance = self.fetcher.allowance(runtime.is_ok(), now);
-        let (step, launch) = self.slot.look(ask, now, waker, allowance, timed_out);
+        let (step, launch) = self.slot.look(ask, now, waker, allowance, waited);
         if let (Some(launch), Ok(runtime)) = (launch, runtime) {
             self.launch(launch, now, &runtime);
         }

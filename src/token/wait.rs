@@ -35,8 +35,8 @@ pin_project! {
         timer: Option<Sleep>,
         // What the timer is set for, in the slot's time.
         alarm: i64,
-        // The longest wait by Tokio's clock, in case the slot's stands still.
-        patience: Option<Instant>,
+        // When it began to wait, by Tokio's clock, in case the slot's stands still.
+        since: Option<Instant>,
         waiting: Option<Waiting>,
     }
 
@@ -61,7 +61,7 @@ impl Acquire {
             ask,
             timer: None,
             alarm: i64::MIN,
-            patience: None,
+            since: None,
             waiting: None,
         }
     }
@@ -78,10 +78,8 @@ impl Future for Acquire {
         let mut this = self.project();
         loop {
             let now = this.supply.now();
-            let timed_out = this
-                .patience
-                .is_some_and(|patience| Instant::now() >= patience);
-            let until = match this.supply.look(this.ask, now, cx.waker(), timed_out) {
+            let waited = this.since.map_or(Duration::ZERO, |since| since.elapsed());
+            let until = match this.supply.look(this.ask, now, cx.waker(), waited) {
                 Step::Use(lease) => return Poll::Ready(Ok(lease)),
                 Step::Fail(error) => return starve(this.supply, error),
                 Step::Wait { until } => until,
@@ -89,13 +87,11 @@ impl Future for Acquire {
             if this.timer.is_none() || *this.alarm != until {
                 let wait =
                     Duration::from_nanos(until.saturating_sub(now.mono).max(0).unsigned_abs());
-                let at = Instant::now() + wait.max(SHORTEST_SLEEP);
+                let begun = Instant::now();
+                let at = begun + wait.max(SHORTEST_SLEEP);
                 this.waiting
                     .get_or_insert_with(|| this.supply.fetcher().meters.waiting());
-                if this.patience.is_none() {
-                    let longest = this.supply.fetcher().limits.max_wait;
-                    *this.patience = Instant::now().checked_add(longest);
-                }
+                this.since.get_or_insert(begun);
                 match this.timer.as_mut().as_pin_mut() {
                     Some(timer) => timer.reset(at),
                     None => match timed(|| sleep_until(at)) {

@@ -95,21 +95,21 @@ impl Ask {
 impl Slot {
     /// One look by a request that may have to wait. Registers `waker` if the answer is to wait.
     ///
-    /// `timed_out` is the caller's own timer saying that it has waited as long as it may.
+    /// `waited` is how long the request has waited by its own timer's clock, should ours stand still.
     pub(crate) fn look(
         &self,
         ask: &mut Ask,
         now: Moment,
         waker: &Waker,
         allowance: Allowance,
-        timed_out: bool,
+        waited: Duration,
     ) -> (Step, Option<Launch>) {
         // Cloned before the lock is taken, and what is left here is dropped after it is given back.
         let (mut waker, mut left) = (Some(waker.clone()), None);
         let mut state = self.lock();
         let lease = self.current.load_full();
         let held = lease.clone();
-        let (step, launch) = self.decide(&mut state, ask, lease, now, allowance, timed_out);
+        let (step, launch) = self.decide(&mut state, ask, lease, now, allowance, waited);
         let step = match step {
             Step::Wait { .. } => match state.waiters.register(&mut ask.ticket, &mut waker) {
                 Ok(()) => step,
@@ -143,7 +143,7 @@ impl Slot {
         lease: Option<Arc<Lease>>,
         now: Moment,
         allowance: Allowance,
-        timed_out: bool,
+        waited: Duration,
     ) -> (Step, Option<Launch>) {
         let arrival = *ask.arrival.get_or_insert(Arrival {
             at: now.mono,
@@ -162,7 +162,8 @@ impl Slot {
             }
             (Need::Better, Some(lease)) => {
                 let until = arrival.at.saturating_add(nanos(BETTER_WAIT));
-                if timed_out || judged || !allowance.covers(need) || now.mono >= until {
+                let in_time = waited < BETTER_WAIT && now.mono < until;
+                if judged || !in_time || !allowance.covers(need) {
                     return (Step::Use(lease), None);
                 }
                 // A source that hangs is not worth waiting for while there is a token to send.
@@ -187,8 +188,8 @@ impl Slot {
                     return (Step::Fail(AuthError::no_runtime()), None);
                 }
                 let deadline = arrival.at.saturating_add(nanos(self.limits.max_wait));
-                if timed_out || now.mono >= deadline {
-                    // Who may not wait at all still sees to a token for those who come later.
+                if waited >= self.limits.max_wait || now.mono >= deadline {
+                    // With a `max_wait` of zero nobody waits, and a fetch begins for those who come later.
                     let launch = self
                         .drive(state, lease.as_deref(), now, need, allowance)
                         .begun();
@@ -254,7 +255,13 @@ mod tests {
         };
         let look = |now| {
             let mut ask = Ask::new(None, false);
-            slot.look(&mut ask, now, Waker::noop(), Allowance::Anything, false)
+            slot.look(
+                &mut ask,
+                now,
+                Waker::noop(),
+                Allowance::Anything,
+                Duration::ZERO,
+            )
         };
         let (_, launch) = look(at(0));
         let token = Ok((Token::new("tok", LIFE), at(0)));

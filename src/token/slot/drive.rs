@@ -94,7 +94,7 @@ impl Slot {
                 return Drive::InFlight { until };
             }
         } else {
-            let at = state.next(lease);
+            let at = state.next(lease, now);
             if now.mono < at {
                 return Drive::Later { at };
             }
@@ -116,8 +116,8 @@ impl Slot {
             abort: None,
             permit: None,
         });
-        state.pace.started(now.mono);
-        self.note_quiet(state, lease);
+        state.pace.started(now);
+        self.note_quiet(state, lease, now);
         Drive::Begun(Launch {
             id,
             ahead: need == Need::Refresh,
@@ -141,15 +141,15 @@ impl Slot {
         flight.started = now.mono;
         flight.departed = true;
         flight.permit = permit;
-        state.pace.started(now.mono);
-        self.note_quiet(&state, self.current.load().as_deref());
+        state.pace.started(now);
+        self.note_quiet(&state, self.current.load().as_deref(), now);
         Ok(())
     }
 
-    pub(super) fn note_quiet(&self, state: &State, lease: Option<&Lease>) {
+    pub(super) fn note_quiet(&self, state: &State, lease: Option<&Lease>, now: Moment) {
         let until = match &state.flight {
             Some(flight) => self.overdue_at(flight),
-            None => state.next(lease),
+            None => state.next(lease, now),
         };
         self.quiet_until.store(until, Ordering::Relaxed);
     }

@@ -73,10 +73,13 @@ impl Slot {
             let edges = lease.as_ref().map(|lease| lease.edges());
             let verdict = Verdict {
                 result,
-                pause: state.next(lease.as_deref()).saturating_sub(now.mono).max(0),
+                pause: state
+                    .next(lease.as_deref(), now)
+                    .saturating_sub(now.mono)
+                    .max(0),
                 live: edges.is_some_and(|edges| edges.phase(now) != Phase::Expired),
             };
-            self.note_quiet(&state, lease.as_deref());
+            self.note_quiet(&state, lease.as_deref(), now);
             (verdict, state.waiters.drain(), (flight, past))
         };
         wake_all(woken);
@@ -96,7 +99,7 @@ impl Slot {
             if state.abandoned > 1 {
                 state.pace.failed(now.mono, None, draw);
             }
-            self.note_quiet(&state, self.current.load().as_deref());
+            self.note_quiet(&state, self.current.load().as_deref(), now);
             (state.waiters.drain(), flight)
         };
         wake_all(woken);
@@ -126,7 +129,7 @@ impl Slot {
                 let edges = if revived {
                     edges
                 } else {
-                    held.edges().moved_to(edges.expires)
+                    held.edges().extended(&token, sent, self.limits.lead)
                 };
                 self.current.store(Some(Arc::new(held.with_edges(edges))));
                 return Ok(Outcome::Extended);

@@ -198,7 +198,7 @@ impl Slot {
         let lease = self.current.load();
         let next = match &state.flight {
             Some(flight) => self.overdue_at(flight),
-            None => state.next(lease.as_deref()),
+            None => state.next(lease.as_deref(), now),
         };
         match lease.as_ref().filter(|lease| lease.is_unquestioned(now)) {
             Some(lease) => next.max(

@@ -10,7 +10,7 @@ use tokio::{sync::OwnedSemaphorePermit, task::AbortHandle};
 
 use crate::{
     error::{AuthError, Kind},
-    token::{lease::Lease, schedule::Pace, waiters::Waiters},
+    token::{clock::Moment, lease::Lease, schedule::Pace, waiters::Waiters},
 };
 
 pub(super) struct State {
@@ -74,13 +74,13 @@ impl State {
         }
     }
 
-    /// When the next attempt may start, in monotonic nanoseconds.
-    pub(super) fn next(&self, lease: Option<&Lease>) -> i64 {
+    /// When the next attempt may start as of `now`, in monotonic nanoseconds.
+    pub(super) fn next(&self, lease: Option<&Lease>, now: Moment) -> i64 {
         let out_of_favour = self.invalidated || lease.is_some_and(Lease::is_rejected);
         if out_of_favour && self.pace.is_even() {
             return i64::MIN;
         }
-        self.pace.next(lease.map(Lease::edges))
+        self.pace.next(lease.map(Lease::edges), now)
     }
 
     pub(super) fn waited_in_vain(&self, waited: Duration) -> AuthError {
