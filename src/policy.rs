@@ -205,6 +205,16 @@ impl Policy {
     }
 }
 
+impl Drop for Policy {
+    /// Requests do not note in the supply when they used it, and from here on it may be forgotten: the one
+    /// that is idle for longest first.
+    fn drop(&mut self) {
+        if let Choice::Fixed(supply) = &self.choice {
+            supply.touch(supply.now().mono);
+        }
+    }
+}
+
 /// True if a request asks for something other than the usual.
 #[inline]
 fn has_wishes(extensions: &Extensions) -> bool {

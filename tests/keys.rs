@@ -49,6 +49,24 @@ async fn s167_what_a_layer_holds_is_never_forgotten() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn s167_a_token_in_use_until_its_layer_went_is_not_the_one_idle_for_longest() {
+    let asked = |name: &str| TokenRequest::access_token(Scopes::new([name]).unwrap());
+    let cache = TokenCache::builder(Script::tokens(3599)).max_tokens(2);
+    let cache = cache.clock(TestClock::new()).build().unwrap();
+    let layered = ScopedAuthLayer::from_cache(cache.clone()).scopes(Scopes::new(["held"]).unwrap());
+    let client = layered.layer(Inner::new());
+    send(&client, BUCKET).await.unwrap();
+    sleep(Duration::from_secs(100)).await;
+    cache.token(&asked("idle")).await.unwrap();
+    sleep(Duration::from_secs(1000)).await;
+    send(&client, BUCKET).await.unwrap();
+    drop((client, layered));
+    cache.token(&asked("new")).await.unwrap();
+    assert!(cache.status(&asked("held")).is_live());
+    assert!(!cache.status(&asked("idle")).is_live());
+}
+
+#[tokio::test(start_paused = true)]
 async fn per_origin_audiences_are_asked_for_by_origin_and_only_where_allowed() {
     let source = Script::new(|call| {
         let audience = call

@@ -236,6 +236,34 @@ async fn s073_an_invalidated_token_is_fetched_anew() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn s073_an_invalidated_token_does_not_come_back_with_what_was_asked_for_before() {
+    let source = Script::new(|call| match call.number {
+        1 => Answer::token("bad", 60),
+        2 => Answer::token("bad", 3000).after(secs(2)),
+        _ => Answer::token("good", 3599),
+    });
+    let (cache, inner) = (cache(&source), Inner::new());
+    let client = ScopedAuthLayer::from_cache(cache.clone()).layer(inner.clone());
+    let request = TokenRequest::access_token(Scopes::default());
+    let bad = cache.token(&request).await.unwrap();
+    sleep(secs(40)).await;
+    send(&client, BUCKET).await.unwrap();
+    sleep(secs(1)).await;
+    assert_eq!(source.calls(), 2, "a refresh is under way");
+    assert!(cache.invalidate(&bad));
+    let asked = Instant::now();
+    send(&client, BUCKET).await.unwrap();
+    assert_eq!(inner.tokens(), ["bad", "good"]);
+    assert!(asked.elapsed() <= secs(1 + 2), "{:?}", asked.elapsed());
+
+    // What was asked for afterwards is the server's word.
+    let good = cache.token(&request).await.unwrap();
+    assert!(cache.invalidate(&good));
+    send(&client, BUCKET).await.unwrap();
+    assert_eq!(inner.last_token().unwrap(), "good");
+}
+
+#[tokio::test(start_paused = true)]
 async fn s064_an_outage_is_logged_by_the_attempt_not_by_the_request() {
     let (tap, _guard) = TraceTap::install();
     let source = down(0, 4000);

@@ -110,7 +110,8 @@ impl TokenCache {
     /// Takes `token` out of service, wherever it is still the current one: the next request fetches.
     ///
     /// Compare and clear: a token that was replaced meanwhile changes nothing. True if a token was
-    /// taken out. The server may hand out the same token again; it is then used again.
+    /// taken out. The server may hand out the same token again; it is then used again, unless that
+    /// answers a fetch that was begun before: another one follows within two seconds.
     pub fn invalidate(&self, token: &Token) -> bool {
         let supplies = self.inner.supplies.load();
         supplies

@@ -115,6 +115,7 @@ impl Slot {
             dry,
             abort: None,
             permit: None,
+            refused: None,
         });
         state.pace.started(now);
         self.note_quiet(state, lease, now);

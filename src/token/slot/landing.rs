@@ -53,8 +53,10 @@ impl Slot {
             let mut state = self.lock();
             let flight = state.flight.take_if(|flight| flight.id == id);
             let out_of_favour = state.invalidated || self.holds_rejected();
-            let result =
-                result.and_then(|(token, sent)| self.accept(&mut state, token, sent, now, draw));
+            let result = result.and_then(|(token, sent)| match &flight {
+                Some(flight) if flight.has_refused(&token) => Ok(Outcome::Unchanged),
+                _ => self.accept(&mut state, token, sent, now, draw),
+            });
             // It ends with an error of the source's own type.
             let past = state.trouble.clone();
             let result = match &flight {

@@ -178,6 +178,9 @@ impl Slot {
         }
         state.invalidated = true;
         self.current.store(None);
+        if let Some(flight) = &mut state.flight {
+            flight.refused = Some(token.clone());
+        }
         true
     }
 

@@ -10,7 +10,7 @@ use tokio::{sync::OwnedSemaphorePermit, task::AbortHandle};
 
 use crate::{
     error::{AuthError, Kind},
-    token::{clock::Moment, lease::Lease, schedule::Pace, waiters::Waiters},
+    token::{clock::Moment, lease::Lease, schedule::Pace, value::Token, waiters::Waiters},
 };
 
 pub(super) struct State {
@@ -41,6 +41,16 @@ pub(super) struct Flight {
     pub(super) abort: Option<AbortHandle>,
     /// Its turn. Kept here, because a task in a runtime that does not run gives nothing back.
     pub(super) permit: Option<OwnedSemaphorePermit>,
+    /// Taken out of service while it flew: what was asked for before that may still be the answer.
+    pub(super) refused: Option<Token>,
+}
+
+impl Flight {
+    pub(super) fn has_refused(&self, token: &Token) -> bool {
+        self.refused
+            .as_ref()
+            .is_some_and(|refused| refused.same_secret(token))
+    }
 }
 
 /// What has been going wrong since the last success.
