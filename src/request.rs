@@ -5,7 +5,10 @@
 
 use http::{Extensions, HeaderMap, Request, Response, StatusCode, Uri, uri};
 
-use crate::destination::{Scheme, Target};
+use crate::{
+    destination::{Scheme, Target},
+    token::rejection::Asker,
+};
 
 /// A request that [`ScopedAuth`](crate::ScopedAuth) can stamp: `http::Request<B>` with any body,
 /// and `reqwest::Request` with feature `reqwest`.
@@ -20,7 +23,7 @@ pub trait AuthRequest: sealed::Outgoing {}
 pub trait AuthResponse: sealed::Incoming {}
 
 pub(crate) mod sealed {
-    use super::{Extensions, HeaderMap, StatusCode, Target};
+    use super::{Asker, Extensions, HeaderMap, StatusCode, Target};
 
     pub trait Outgoing {
         fn target(&self) -> Target<'_>;
@@ -28,11 +31,24 @@ pub(crate) mod sealed {
         fn headers_mut(&mut self) -> &mut HeaderMap;
         /// `None` if the client does not show them.
         fn extensions(&self) -> Option<&Extensions>;
+
+        /// As whom it asks, where its destination was judged to be `judged`: a number that the response can
+        /// [work out](Incoming::answers), if it can.
+        #[inline]
+        fn asker(&self, judged: Asker) -> Asker {
+            judged
+        }
     }
 
     pub trait Incoming {
         fn status(&self) -> StatusCode;
         fn extensions_mut(&mut self) -> &mut Extensions;
+
+        /// False if it is known to answer somebody else: a client that follows redirects may have gone
+        /// elsewhere, without our token.
+        fn answers(&self, _: Asker) -> bool {
+            true
+        }
     }
 }
 
@@ -90,27 +106,22 @@ pub(crate) fn target_of(uri: &Uri) -> Target<'_> {
 
 #[cfg(feature = "reqwest")]
 mod reqwest_types {
-    use reqwest::{Request, Response};
+    use reqwest::{Request, Response, Url};
 
     use super::{
-        AuthRequest, AuthResponse, Extensions, HeaderMap, Scheme, StatusCode, Target, sealed,
+        Asker, AuthRequest, AuthResponse, Extensions, HeaderMap, Scheme, StatusCode, Target, sealed,
     };
+    use crate::destination;
+
+    /// What reqwest (0.13) has in place of the URL of a response that was made by hand.
+    const NO_URL: &str = "no.url.provided.local";
 
     impl AuthRequest for Request {}
 
     impl sealed::Outgoing for Request {
         #[inline]
         fn target(&self) -> Target<'_> {
-            let url = self.url();
-            let scheme = match url.scheme() {
-                "https" => Scheme::Https,
-                "http" => Scheme::Http,
-                _ => Scheme::Other,
-            };
-            Target {
-                scheme,
-                authority: url.authority(),
-            }
+            target_of(self.url())
         }
 
         fn headers(&self) -> &HeaderMap {
@@ -125,6 +136,23 @@ mod reqwest_types {
             // reqwest keeps them to itself (0.13).
             None
         }
+
+        fn asker(&self, _: Asker) -> Asker {
+            destination::asker_of(&self.target())
+        }
+    }
+
+    #[inline]
+    fn target_of(url: &Url) -> Target<'_> {
+        let scheme = match url.scheme() {
+            "https" => Scheme::Https,
+            "http" => Scheme::Http,
+            _ => Scheme::Other,
+        };
+        Target {
+            scheme,
+            authority: url.authority(),
+        }
     }
 
     impl AuthResponse for Response {}
@@ -136,6 +164,11 @@ mod reqwest_types {
 
         fn extensions_mut(&mut self) -> &mut Extensions {
             self.extensions_mut()
+        }
+
+        fn answers(&self, asker: Asker) -> bool {
+            let target = target_of(self.url());
+            target.authority == NO_URL || destination::asker_of(&target) == asker
         }
     }
 }

@@ -40,7 +40,8 @@ pub(crate) struct SentAgain;
 ///
 /// A body has to be `Clone` for its request to be repeatable, which bodies that can be sent only
 /// once are not. For `reqwest`, whose requests say at run time whether they can be cloned, one with
-/// a streaming body is sent once.
+/// a streaming body is sent once; and a 401 of another origin, to which `reqwest` followed a redirect
+/// without our token, repeats nothing.
 ///
 /// A failed gRPC call is an HTTP 200: `grpc-status: 16` is not seen here.
 #[derive(Clone, Copy, Debug, Default)]

@@ -45,6 +45,11 @@ impl Watch {
         }
     }
 
+    /// Whose request it was.
+    pub(crate) fn asker(&self) -> Asker {
+        self.asker
+    }
+
     /// The request was answered 401.
     #[cold]
     pub(crate) fn rejected(&self) {

@@ -1,4 +1,5 @@
-//! s141 on real sockets: redirects above the layer over TLS, and a client's own redirects below it.
+//! s141 on real sockets: redirects above the layer over TLS, and a client's own redirects below it; and
+//! whose a 401 is after the latter.
 
 #![allow(
     clippy::unwrap_used,
@@ -9,7 +10,10 @@
 
 use std::{
     net::SocketAddr,
-    sync::{Arc, Mutex},
+    sync::{
+        Arc, Mutex,
+        atomic::{AtomicUsize, Ordering},
+    },
     time::Duration,
 };
 
@@ -28,14 +32,18 @@ use tokio_rustls::{
 };
 use tower::{ServiceBuilder, ServiceExt};
 use tower_http::follow_redirect::FollowRedirectLayer;
-use tower_scoped_auth::{Destinations, ScopedAuthLayer, Token, TokenRequest, source};
+use tower_scoped_auth::{
+    Destinations, RetryUnauthorized, ScopedAuthLayer, Token, TokenRequest, source,
+};
+
+const HOUR: Duration = Duration::from_secs(3600);
 
 const SECRET: &str = "a-secret-that-must-not-travel";
 
 /// Heads of the requests a server saw.
 type Seen = Arc<Mutex<Vec<String>>>;
 
-/// Answers the first path with a redirect, all others with 200.
+/// Answers the first path with a redirect, `/refused` with 401, and all others with 200.
 async fn answer<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, seen: Seen, location: String) {
     let mut head = Vec::new();
     while !head.ends_with(b"\r\n\r\n") {
@@ -45,14 +53,13 @@ async fn answer<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, seen: Seen, lo
         }
     }
     let head = String::from_utf8(head).unwrap();
-    let redirect = head.starts_with("GET /first ");
-    seen.lock().unwrap().push(head);
-    let answer = match redirect {
-        true => format!(
-            "HTTP/1.1 302 Found\r\nLocation: {location}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n"
-        ),
-        false => "HTTP/1.1 200 OK\r\nContent-Length: 0\r\nConnection: close\r\n\r\n".to_owned(),
+    let status = match head.split(' ').nth(1).unwrap() {
+        "/first" => format!("302 Found\r\nLocation: {location}"),
+        "/refused" => "401 Unauthorized".to_owned(),
+        _ => "200 OK".to_owned(),
     };
+    seen.lock().unwrap().push(head);
+    let answer = format!("HTTP/1.1 {status}\r\nContent-Length: 0\r\nConnection: close\r\n\r\n");
     let _ = stream.write_all(answer.as_bytes()).await;
     let _ = stream.shutdown().await;
 }
@@ -115,7 +122,7 @@ fn tls() -> (TlsAcceptor, ClientConfig) {
 
 fn auth(allowed: String) -> ScopedAuthLayer {
     let source = source::from_fn(|_: TokenRequest| async {
-        Ok::<_, std::io::Error>(Token::new(SECRET, Duration::from_secs(3600)))
+        Ok::<_, std::io::Error>(Token::new(SECRET, HOUR))
     });
     ScopedAuthLayer::new(source).destinations(Destinations::only([allowed]).unwrap().pass_others())
 }
@@ -207,4 +214,39 @@ async fn s141_reqwests_own_redirects_below_us() {
     assert!(first.heads()[0].contains(SECRET));
     assert_eq!(stranger.heads().len(), 1);
     assert!(!stranger.heads()[0].contains(SECRET));
+}
+
+/// A 401 from where reqwest was sent on to says nothing of our token, which did not go there.
+#[tokio::test]
+async fn s157_a_401_of_another_origin_repeats_no_request_and_fetches_nothing() {
+    let fetches = Arc::new(AtomicUsize::new(0));
+    let counted = Arc::clone(&fetches);
+    let source = source::from_fn(move |_: TokenRequest| {
+        let number = counted.fetch_add(1, Ordering::SeqCst);
+        async move { Ok::<_, std::io::Error>(Token::new(format!("tok-{number}"), HOUR)) }
+    });
+    let other = Server::start(None, "").await;
+    let first = Server::start(None, format!("http://{}/refused", other.addr)).await;
+    let origin = format!("http://{}", first.addr);
+    let destinations = Destinations::only([&origin]).unwrap();
+    let client = ServiceBuilder::new()
+        .retry(RetryUnauthorized::new())
+        .layer(ScopedAuthLayer::new(source).destinations(destinations))
+        .service(reqwest::Client::new());
+    let send = async |path: &str| {
+        let url = format!("{origin}{path}").parse().unwrap();
+        let request = reqwest::Request::new(reqwest::Method::POST, url);
+        client.clone().oneshot(request).await.unwrap().status()
+    };
+
+    assert_eq!(send("/first").await, 401);
+    assert_eq!(other.heads().len(), 1);
+    assert_eq!(first.heads().len(), 1, "sent once");
+    assert_eq!(send("/second").await, 200);
+    assert_eq!(fetches.load(Ordering::SeqCst), 1);
+
+    // Its own 401 does.
+    assert_eq!(send("/refused").await, 401);
+    assert_eq!(first.heads().len(), 4, "twice, with two tokens");
+    assert_eq!(fetches.load(Ordering::SeqCst), 2);
 }

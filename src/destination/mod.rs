@@ -13,6 +13,8 @@ mod origin;
 mod pattern;
 mod shortcut;
 
+#[cfg(feature = "reqwest")]
+use std::num::NonZero;
 use std::{fmt, sync::Arc};
 
 pub(crate) use self::origin::{Scheme, Target};
@@ -200,6 +202,18 @@ pub(crate) fn audience_of(target: &Target<'_>) -> Result<String, AuthError> {
                 fault.reason()
             ),
         )),
+    }
+}
+
+/// A number for `target`, whatever the patterns say of it: the same in another URI of the same origin.
+#[cfg(feature = "reqwest")]
+pub(crate) fn asker_of(target: &Target<'_>) -> Asker {
+    let asker = origin::asker(target.authority);
+    match target.scheme {
+        Scheme::Https => asker,
+        Scheme::Http | Scheme::Other | Scheme::Missing => {
+            NonZero::new(!asker.get()).unwrap_or(asker)
+        }
     }
 }
 

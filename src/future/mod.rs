@@ -127,7 +127,7 @@ where
 /// By value: a response that the usual path had to lend would be moved about for it.
 #[cold]
 fn unauthorized<T: AuthResponse>(mut response: T, watch: Option<Watch>) -> T {
-    if let Some(watch) = watch {
+    if let Some(watch) = watch.filter(|watch| response.answers(watch.asker())) {
         watch.rejected();
         response.extensions_mut().insert(Rejected);
     }
