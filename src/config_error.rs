@@ -2,8 +2,8 @@
 //! destination pattern, a duration.
 //!
 //! Knows the text it was given and where in it the trouble is; knows nothing of requests, tokens
-//! or sources. The text is configuration, never a secret: what could be a password before an `@` is left
-//! out.
+//! or sources. The text is configuration, never a secret: what could be a password, or a token that serves as a user's name, before an
+//! `@` is left out.
 
 use std::{borrow::Cow, fmt};
 
@@ -28,7 +28,10 @@ impl ConfigError {
         // The position still counts in what was given.
         let (scheme, rest) = given.split_at(given.find("://").map_or(0, |at| at + "://".len()));
         let given = match rest.rsplit_once('@') {
-            Some((user, rest)) if user.contains(':') => Cow::Owned(format!("{scheme}…@{rest}")),
+            // Without a scheme, and without a colon, it is an account's address.
+            Some((user, rest)) if !scheme.is_empty() || user.contains(':') => {
+                Cow::Owned(format!("{scheme}…@{rest}"))
+            }
             _ => Cow::Borrowed(given),
         };
         let mut shown: String = given.chars().take(SHOWN).collect();
@@ -87,6 +90,7 @@ mod tests {
     fn what_could_be_a_password_is_not_repeated() {
         for (given, shown) in [
             ("https://user:hunter2@host", "https://…@host"),
+            ("https://hunter2@host", "https://…@host"),
             ("user:hunter2@host:80", "…@host:80"),
             ("http://a:hunter2@b:hunter2@host/x", "http://…@host/x"),
             ("me@example.com", "me@example.com"),

@@ -32,6 +32,11 @@ use crate::{
 /// A request may bring its own choice: [`Scopes`] or an [`Audience`] in its extensions override the
 /// layer's (if both are there, the scopes count). `reqwest` does not show its requests' extensions: there,
 /// make a layer for each choice, [from one cache](Self::from_cache).
+///
+/// A redirect layer above this one drops the extensions, and a header of the request's own, where it goes
+/// to another origin: an allowed destination is then sent the token that the *layer* asks for. If that is more
+/// than the request chose, follow redirects within one origin only (tower-http has a policy for it), or
+/// make a layer for each choice, with destinations of its own.
 #[derive(Clone)]
 pub struct ScopedAuthLayer {
     cache: TokenCache,

@@ -23,7 +23,7 @@ use hyper_util::{
 use support::{Answer, BUCKET, Inner, Script, TraceTap, get, send};
 use tokio::{net::TcpListener, sync::mpsc, time::sleep};
 use tower::{Layer, Service, ServiceBuilder, ServiceExt};
-use tower_http::follow_redirect::FollowRedirectLayer;
+use tower_http::follow_redirect::{FollowRedirectLayer, policy::SameOrigin};
 use tower_scoped_auth::{
     Destinations, MetadataServer, RetryUnauthorized, ScopedAuthLayer, Scopes, Token, TokenCache,
     TokenRequest,
@@ -507,6 +507,51 @@ async fn s141_a_redirect_above_us_takes_nothing_along() {
             let second = hops.get(1).and_then(|hop| hop.token());
             assert_eq!(second, stamped.then_some(SECRET), "{location}");
         }
+    }
+}
+
+/// What a request brought, tower-http leaves behind where a redirect leads to another origin: its own
+/// scopes, its own `Authorization`. The next hop asks for what the layer asks for.
+#[tokio::test]
+async fn s141_a_redirect_to_another_origin_leaves_a_requests_choice_behind() {
+    let source = Script::new(|call| {
+        let wanted = call.request.scopes().unwrap().iter().next();
+        Answer::token(wanted.unwrap_or("usual"), 3599)
+    });
+    let inner = Redirecting {
+        to: "https://www.googleapis.com/there",
+        inner: Inner::new(),
+    };
+    let layer = ScopedAuthLayer::from_cache(cache(source));
+    let narrow = || {
+        let mut request = Request::get(BUCKET).body(Empty::<Bytes>::new()).unwrap();
+        let scopes = Scopes::new(["narrow"]).unwrap();
+        request.extensions_mut().insert(scopes);
+        request
+    };
+    let brings_its_own = || {
+        let own = Request::get(BUCKET).header(AUTHORIZATION, "Bearer own");
+        own.body(Empty::<Bytes>::new()).unwrap()
+    };
+    for (request, first) in [(narrow(), "narrow"), (brings_its_own(), "own")] {
+        let before = inner.inner.calls();
+        let client = ServiceBuilder::new()
+            .layer(FollowRedirectLayer::new())
+            .layer(layer.clone())
+            .service(inner.clone());
+        client.oneshot(request).await.unwrap();
+        let sent = inner.inner.tokens().split_off(before);
+        assert_eq!(sent, [first, "usual"]);
+    }
+    // What docs/placement.md advises.
+    for (request, first) in [(narrow(), "narrow"), (brings_its_own(), "own")] {
+        let before = inner.inner.calls();
+        let client = ServiceBuilder::new()
+            .layer(FollowRedirectLayer::with_policy(SameOrigin::new()))
+            .layer(layer.clone())
+            .service(inner.clone());
+        assert_eq!(client.oneshot(request).await.unwrap().status(), 302);
+        assert_eq!(inner.inner.tokens().split_off(before), [first]);
     }
 }
 

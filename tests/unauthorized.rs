@@ -337,6 +337,20 @@ async fn s153_only_what_this_crate_stamped_is_retried() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn s157_a_401_is_no_matter_of_a_layer_whose_token_was_replaced_below() {
+    let (outer, inner) = (Script::tokens(3599), Script::tokens(3599));
+    let client = ServiceBuilder::new()
+        .layer(layer(&outer))
+        .layer(layer(&inner).replace_authorization())
+        .service(Inner::answering(|_| StatusCode::UNAUTHORIZED));
+    for _ in 0..2 {
+        client.clone().oneshot(get(BUCKET)).await.unwrap();
+        sleep(secs(5)).await;
+    }
+    assert_eq!((outer.calls(), inner.calls()), (1, 2));
+}
+
+#[tokio::test(start_paused = true)]
 async fn s154_a_backend_that_always_says_401() {
     let source = Script::tokens(3599);
     let inner = Inner::answering(|seen| match seen.uri.host() {

@@ -127,9 +127,11 @@ where
 /// By value: a response that the usual path had to lend would be moved about for it.
 #[cold]
 fn unauthorized<T: AuthResponse>(mut response: T, watch: Option<Watch>) -> T {
-    if let Some(watch) = watch.filter(|watch| response.answers(watch.asker())) {
+    if let Some(watch) = watch.filter(|watch| response.answers(watch.asker()))
+        // Otherwise a layer inside put its own token in place of ours.
+        && response.extensions_mut().insert(Rejected).is_none()
+    {
         watch.rejected();
-        response.extensions_mut().insert(Rejected);
     }
     response
 }
