@@ -16,7 +16,7 @@ use std::{
     time::{Duration, SystemTime, UNIX_EPOCH},
 };
 
-use http::{Request, StatusCode};
+use http::{HeaderName, HeaderValue, Request, StatusCode};
 use metrics_util::{
     MetricKind,
     debugging::{DebugValue, DebuggingRecorder, Snapshotter},
@@ -202,6 +202,31 @@ fn requests_are_counted_by_what_became_of_them() {
             ("refused_requests_total{}", 3.0),
         ];
         assert_eq!(seen, numbers(expected));
+    });
+}
+
+#[test]
+fn a_request_without_room_for_the_header_is_refused_whether_it_waited_or_not() {
+    recorded(|meter| async move {
+        let layer = ScopedAuthLayer::from_cache(cache(Script::tokens(3599)));
+        let client = layer.layer(Inner::new());
+        let mut crowded = get(BUCKET);
+        for n in 0.. {
+            let name = HeaderName::try_from(format!("x-{n}")).unwrap();
+            let room = crowded
+                .headers_mut()
+                .try_insert(name, HeaderValue::from_static(""));
+            if room.is_err() {
+                break;
+            }
+        }
+        for _ in 0..2 {
+            let sent = client.clone().oneshot(crowded.clone()).await;
+            assert!(sent.unwrap_err().to_string().contains("more headers"));
+            let seen = meter.news();
+            assert_eq!(seen.get("refused_requests_total{}"), Some(&1.0), "{seen:?}");
+            assert!(!seen.contains_key("stamped_requests_total{}"), "{seen:?}");
+        }
     });
 }
 

@@ -70,7 +70,8 @@ where
                     let imprint = lease.stamp().imprint();
                     let (mut ready_inner, mut request) =
                         parts.take().ok_or_else(AuthError::gone)?;
-                    let watch = Watch::put(request.headers_mut(), imprint, *asker, meters)?;
+                    let watch = Watch::put(request.headers_mut(), imprint, *asker, meters)
+                        .inspect_err(|_| meters.refused())?;
                     Ok((ready_inner.call(request), watch))
                 })
             }
