@@ -142,6 +142,95 @@ fn s085_runtimes_that_fall_idle_keep_no_turn() {
     drop(idle);
 }
 
+/// Begins a fetch for each key in a runtime that nobody drives from then on. The first 16 calls of the
+/// source hang.
+fn fall_idle_with(keys: usize) -> (Runtime, TokenCache) {
+    let source = Script::new(|call| match call.number {
+        ..=16 => Answer::hang(),
+        _ => Answer::token("tok", 3599),
+    });
+    let cache = TokenCache::builder(source.clone())
+        .attempt_timeout(Duration::from_millis(300))
+        .max_wait(Duration::from_secs(3))
+        .build()
+        .unwrap();
+    let idle = current_thread();
+    idle.block_on(async {
+        for key in 0..keys {
+            assert!(cache.token(&numbered(key)).now_or_never().is_none());
+        }
+        while source.calls() < 16 {
+            tokio::task::yield_now().await;
+        }
+    });
+    (idle, cache)
+}
+
+fn numbered(key: usize) -> TokenRequest {
+    TokenRequest::access_token(Scopes::new([key.to_string()]).unwrap())
+}
+
+#[test]
+fn s085_a_runtime_that_falls_idle_keeps_no_turn_from_other_keys() {
+    let (idle, cache) = fall_idle_with(16);
+    current_thread()
+        .block_on(cache.token(&numbered(1_000)))
+        .unwrap();
+    drop(idle);
+}
+
+#[test]
+fn s085_who_stands_in_line_for_a_runtime_that_fell_idle_swallows_no_turn() {
+    const KEYS: usize = 40;
+
+    let (idle, cache) = fall_idle_with(KEYS);
+    let begun = Instant::now();
+    current_thread().block_on(async {
+        loop {
+            let all = (0..KEYS).map(|key| {
+                let cache = cache.clone();
+                async move { cache.token(&numbered(key)).await.is_ok() }
+            });
+            if join_all(all).await.into_iter().all(|good| good) {
+                break;
+            }
+            // An attempt and a second for each 16 of them.
+            assert!(begun.elapsed() < Duration::from_secs(20));
+        }
+    });
+    drop(idle);
+}
+
+#[test]
+fn s084_three_thousand_in_line_for_a_runtime_that_has_gone() {
+    const KEYS: usize = 3_000;
+
+    let hangs = Script::new(|call| match call.number {
+        ..=16 => Answer::hang(),
+        _ => Answer::token("tok", 3599),
+    });
+    let cache = TokenCache::builder(hangs.clone()).max_tokens(KEYS);
+    let cache = cache.build().unwrap();
+    let gone = current_thread();
+    gone.block_on(async {
+        for key in 0..KEYS {
+            assert!(cache.token(&numbered(key)).now_or_never().is_none());
+        }
+        while hangs.calls() < 16 {
+            tokio::task::yield_now().await;
+        }
+    });
+    drop(gone);
+    // Each was dropped where it was spawned, one after the other, on one stack.
+    let all = (0..KEYS).map(|key| {
+        let cache = cache.clone();
+        async move { cache.token(&numbered(key)).await.map(drop) }
+    });
+    for one in current_thread().block_on(join_all(all)) {
+        one.unwrap();
+    }
+}
+
 #[test]
 fn keep_fresh_without_a_runtime_ends_and_says_so() {
     let (tap, _guard) = TraceTap::install();

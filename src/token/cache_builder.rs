@@ -2,11 +2,9 @@
 
 use std::{fmt, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
-use tokio::sync::Semaphore;
-
 use super::{
     cache::TokenCache, clock::Clock, events::Limiter, fetcher::Fetcher, meters::Meters, rate::Rate,
-    schedule::LEAD, slot::Limits, source::TokenSource,
+    schedule::LEAD, slot::Limits, source::TokenSource, turns::Turns,
 };
 use crate::config_error::ConfigError;
 
@@ -22,9 +20,6 @@ pub struct TokenCacheBuilder<S> {
 
 const DEFAULT_MAX_WAIT: Duration = Duration::from_secs(30);
 const DEFAULT_MAX_TOKENS: usize = 256;
-
-/// Fetches at once, over all requests of a cache.
-const MAX_CONCURRENT_FETCHES: usize = 16;
 
 impl<S: TokenSource> TokenCacheBuilder<S> {
     pub(super) fn new(source: S) -> Self {
@@ -126,7 +121,7 @@ impl<S: TokenSource> TokenCacheBuilder<S> {
             source: AssertUnwindSafe(Arc::new(self.source)),
             clock: self.clock,
             limits,
-            permits: AssertUnwindSafe(Arc::new(Semaphore::new(MAX_CONCURRENT_FETCHES))),
+            turns: Turns::new(),
             refreshes: Rate::new(),
             log: Limiter::new(),
             meters: Meters::new(source_name),

@@ -4,17 +4,17 @@
 
 use std::{any::Any, panic::AssertUnwindSafe, sync::Arc};
 
-use tokio::sync::{OwnedSemaphorePermit, Semaphore};
-
 use super::{
     attempt::attempt,
     clock::{Clock, Moment},
     events,
+    flight::Queued,
     meters::Meters,
     rate::Rate,
     request::TokenRequest,
     slot::{Allowance, Limits},
     source::DynSource,
+    turns::Turns,
     value::Token,
 };
 use crate::error::AuthError;
@@ -25,11 +25,8 @@ pub(crate) struct Fetcher {
     pub(crate) source_name: &'static str,
     pub(crate) clock: Clock,
     pub(crate) limits: Limits,
-    /// Fetches that may run at once, over all slots.
-    ///
-    /// Nobody panics between taking a permit and giving it back. Tokio says so of its semaphore only
-    /// when built without `parking_lot`.
-    pub(crate) permits: AssertUnwindSafe<Arc<Semaphore>>,
+    /// Fetches that run at once, over all slots, and those that stand in line.
+    pub(crate) turns: Turns<Queued>,
     /// Refreshes ahead of time, over all slots.
     pub(crate) refreshes: Rate,
     pub(crate) log: events::Limiter,
@@ -40,7 +37,7 @@ impl Fetcher {
     pub(crate) fn allowance(&self, has_runtime: bool, now: Moment) -> Allowance {
         if !has_runtime {
             Allowance::Nothing
-        } else if self.permits.available_permits() == 0 {
+        } else if self.turns.are_taken(now.mono) {
             // A refresh that queued would stand in front of those who cannot wait.
             Allowance::Queued
         } else if self.refreshes.has_room(now.mono) {
@@ -48,12 +45,6 @@ impl Fetcher {
         } else {
             Allowance::Needed
         }
-    }
-
-    /// Waits for a turn.
-    pub(crate) async fn permit(&self) -> Option<OwnedSemaphorePermit> {
-        // Closed by nobody: an error cannot come. If it did, flying without a permit is right.
-        Arc::clone(&self.permits).acquire_owned().await.ok()
     }
 
     pub(crate) async fn attempt(&self, request: TokenRequest) -> Result<Token, AuthError> {

@@ -1,17 +1,28 @@
 //! `Flight`: one attempt, as a task.
 //!
-//! It waits for one of the cache's permits, calls the source once under a time limit, and reports. It
-//! holds the supply weakly, so that dropping the last handle ends it. If its runtime drops it instead, it
-//! tells the slot, and a waiter flies in its place.
+//! It stands in line for one of the cache's turns, then runs on the runtime of whoever began it: calls the
+//! source once under a time limit, and reports. It holds the supply weakly, so that dropping the last handle
+//! ends it. If its runtime drops it instead, or runs it too late, it tells the slot, and a waiter flies in
+//! its place.
 
 use std::{
+    cell::Cell,
     panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Weak},
 };
 
-use tokio::{runtime::Handle, task::AbortHandle, time::Instant};
+use tokio::{runtime::Handle, time::Instant};
 
-use super::{events, fetcher::Fetcher, request::TokenRequest, supply::Supply};
+use super::{
+    clock::Moment, events, fetcher::Fetcher, request::TokenRequest, slot::Missed, supply::Supply,
+};
+
+/// A flight that has no turn yet.
+pub(crate) struct Queued {
+    id: u64,
+    supply: Weak<Supply>,
+    runtime: Handle,
+}
 
 pub(super) struct Flight {
     id: u64,
@@ -21,33 +32,91 @@ pub(super) struct Flight {
     landed: bool,
 }
 
-impl Flight {
-    pub(super) fn new(id: u64, supply: &Arc<Supply>, fetcher: &Arc<Fetcher>) -> Self {
+impl Queued {
+    pub(super) fn new(id: u64, supply: &Arc<Supply>, runtime: Handle) -> Self {
+        let supply = Arc::downgrade(supply);
         Self {
             id,
-            supply: Arc::downgrade(supply),
-            fetcher: Arc::clone(fetcher),
-            landed: false,
+            supply,
+            runtime,
         }
     }
+}
 
-    pub(super) fn take_off(self, request: TokenRequest, runtime: &Handle) -> AbortHandle {
-        // `spawn` does not carry the caller's span along: the fetch is nobody's in particular.
-        runtime.spawn(self.fly(request)).abort_handle()
+/// Whoever is next in line takes off, as long as there are turns.
+///
+/// To be called whenever a turn was given back, and whenever somebody looks: a turn that was not given
+/// back in time is noticed then.
+pub(super) fn serve_line(fetcher: &Arc<Fetcher>, now: Moment) {
+    // A runtime that has gone drops a task where it is spawned, which would serve those behind it in turn,
+    // each one deeper.
+    let Some(_serving) = Serving::begin() else {
+        return;
+    };
+    let until = fetcher.limits.overdue_at(now);
+    while let Some((queued, turn)) = fetcher.turns.next(now.mono, until) {
+        let Queued {
+            id,
+            supply,
+            runtime,
+        } = queued;
+        let Some(supply) = supply.upgrade() else {
+            continue;
+        };
+        // Otherwise another one flies in its place.
+        if supply.slot().clear(id, now, Some(turn)).is_ok() {
+            let flight = Flight {
+                id,
+                supply: Arc::downgrade(&supply),
+                fetcher: Arc::clone(fetcher),
+                landed: false,
+            };
+            // `spawn` does not carry the caller's span along: the fetch is nobody's in particular.
+            let task = runtime.spawn(flight.fly(supply.request().clone()));
+            supply.slot().attach(id, task.abort_handle());
+        }
     }
+}
 
+thread_local! {
+    static IS_SERVING: Cell<bool> = const { Cell::new(false) };
+}
+
+/// This thread serves the line.
+struct Serving;
+
+impl Serving {
+    /// `None` if it did already.
+    fn begin() -> Option<Self> {
+        let others = IS_SERVING.replace(true);
+        // Not `then_some`, which would make one to drop it.
+        (!others).then(|| Self)
+    }
+}
+
+impl Drop for Serving {
+    fn drop(&mut self) {
+        IS_SERVING.set(false);
+    }
+}
+
+impl Flight {
     async fn fly(mut self, request: TokenRequest) {
         let fetcher = Arc::clone(&self.fetcher);
-        let permit = fetcher.permit().await;
         let (sent, begun) = (fetcher.clock.now(), Instant::now());
         let departed = self
             .supply
             .upgrade()
-            .map(|supply| supply.slot().depart(self.id, sent, permit));
-        if !matches!(departed, Some(Ok(()))) {
+            .map(|supply| supply.slot().depart(self.id, sent));
+        match departed {
+            Some(Ok(())) => {}
+            // The runtime had better things to do for too long.
+            Some(Err(Missed::Turn)) => return,
             // Nobody wants it any more, or another one flies in its place.
-            self.landed = true;
-            return;
+            Some(Err(Missed::Flight)) | None => {
+                self.landed = true;
+                return;
+            }
         }
         let result = fetcher.attempt(request).await;
         // By a clock with a finer grain than ours: it is for people only.
@@ -59,6 +128,7 @@ impl Flight {
         let result = result.map(|token| (token, sent));
         let number = supply.slot().glance().failures().saturating_add(1);
         let verdict = supply.slot().finish(self.id, result, now, fastrand::f64());
+        serve_line(&fetcher, now);
         supply.note_landing();
         events::attempt(&supply, number, &verdict, took, now);
     }
@@ -72,9 +142,9 @@ impl Drop for Flight {
         let Some(supply) = self.supply.upgrade() else {
             return;
         };
-        supply
-            .slot()
-            .abandon(self.id, supply.now(), fastrand::f64());
+        let now = supply.now();
+        supply.slot().abandon(self.id, now, fastrand::f64());
+        serve_line(&self.fetcher, now);
         supply.note_landing();
         // It may be a panic that drops this: a second one, of a subscriber, would end the process.
         let _ = catch_unwind(AssertUnwindSafe(|| events::abandoned(&supply)));

@@ -22,6 +22,7 @@
 //! | [`value`], [`request`] | what a token is, what can be asked for | time, sources, HTTP |
 //! | [`clock`], [`schedule`] | readings, edges, waits: pure | tokens in service, tasks |
 //! | [`rate`] | when refreshes began, over all slots | whose they were |
+//! | [`turns`] | how many fetches run, who is next in line | what is done with a turn |
 //! | [`stamp`] | a token's name and header values, by thread | how long it lives |
 //! | [`rejection`] | who answered 401 to which token | leases, slots |
 //! | [`lease`] | a token in service, its stamps, its rejection | slots, fetches |
@@ -65,6 +66,7 @@ mod supplies;
 pub(crate) mod supply;
 mod sync;
 mod timer;
+mod turns;
 pub(crate) mod value;
 pub(crate) mod wait;
 mod waiters;

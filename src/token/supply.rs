@@ -18,7 +18,7 @@ use super::{
     clock::Moment,
     current::Memo,
     fetcher::Fetcher,
-    flight::Flight,
+    flight::{Queued, serve_line},
     meters::TokenMeter,
     rate::COME_BACK,
     rejection::Asker,
@@ -134,8 +134,8 @@ impl Supply {
         let runtime = Handle::try_current();
         let allowance = self.fetcher.allowance(runtime.is_ok(), now);
         let (imprint, launch) = self.slot.stale(now, asker, allowance)?;
-        if let (Some(launch), Ok(runtime)) = (launch, runtime) {
-            self.launch(launch, now, &runtime);
+        if let Ok(runtime) = runtime {
+            self.settle(launch, now, &runtime);
         }
         Some(imprint)
     }
@@ -151,8 +151,8 @@ impl Supply {
         let runtime = Handle::try_current();
         let allowance = self.fetcher.allowance(runtime.is_ok(), now);
         let (step, launch) = self.slot.look(ask, now, waker, allowance, waited);
-        if let (Some(launch), Ok(runtime)) = (launch, runtime) {
-            self.launch(launch, now, &runtime);
+        if let Ok(runtime) = runtime {
+            self.settle(launch, now, &runtime);
         }
         step
     }
@@ -162,9 +162,7 @@ impl Supply {
         let now = self.now();
         self.report_left(now);
         let allowance = self.fetcher.allowance(true, now);
-        if let Some(launch) = self.slot.tend(now, allowance) {
-            self.launch(launch, now, runtime);
-        }
+        self.settle(self.slot.tend(now, allowance), now, runtime);
         let pause = self.slot.next_due(now).saturating_sub(now.mono);
         let pause = Duration::from_nanos(pause.max(0).unsigned_abs());
         match allowance {
@@ -176,24 +174,28 @@ impl Supply {
         }
     }
 
-    fn launch(self: &Arc<Self>, launch: Launch, now: Moment, runtime: &Handle) {
-        if let Some(superseded) = launch.supersedes {
-            superseded.abort();
+    /// What was decided to begin stands in line, and the line moves on.
+    fn settle(self: &Arc<Self>, launch: Option<Launch>, now: Moment, runtime: &Handle) {
+        if let Some(launch) = launch {
+            if let Some(superseded) = launch.supersedes {
+                superseded.abort();
+            }
+            if launch.ahead {
+                self.fetcher.refreshes.charge(now.mono);
+            }
+            drop(launch.freed);
+            let queued = Queued::new(launch.id, self, runtime.clone());
+            self.fetcher.turns.enter(queued);
         }
-        if launch.ahead {
-            self.fetcher.refreshes.charge(now.mono);
-        }
-        drop(launch.freed);
-        let flight = Flight::new(launch.id, self, &self.fetcher);
-        let task = flight.take_off(self.request.clone(), runtime);
-        self.slot.attach(launch.id, task);
+        serve_line(&self.fetcher, now);
     }
 }
 
 impl Drop for Supply {
     fn drop(&mut self) {
-        if let Some(task) = self.slot.close() {
-            task.abort();
+        if let Some(flight) = self.slot.close() {
+            flight.abort();
+            serve_line(&self.fetcher, self.now());
         }
     }
 }

@@ -220,7 +220,7 @@ impl Slot {
                         None,
                     ),
                     (Drive::Begun(launch), _) => {
-                        let overdue = now.mono.saturating_add(self.takeover_after());
+                        let overdue = self.limits.overdue_at(now);
                         (
                             Step::Wait {
                                 until: overdue.min(deadline),

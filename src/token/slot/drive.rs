@@ -3,10 +3,10 @@
 
 use std::{sync::atomic::Ordering, time::Duration};
 
-use tokio::{sync::OwnedSemaphorePermit, task::AbortHandle};
+use tokio::task::AbortHandle;
 
 use super::{
-    Slot,
+    Limits, Slot,
     ask::Need,
     state::{Flight, State},
 };
@@ -14,10 +14,11 @@ use crate::token::{
     clock::{Moment, nanos},
     lease::Lease,
     schedule::Phase,
+    turns::Turn,
 };
 
 /// A flight without a verdict for this much longer than an attempt may take is taken over.
-pub(super) const TAKEOVER_GRACE: Duration = Duration::from_secs(1);
+const TAKEOVER_GRACE: Duration = Duration::from_secs(1);
 
 /// After a failure, a request waits for the next attempt only if it starts within this.
 pub(super) const NEAR: Duration = Duration::from_secs(1);
@@ -55,7 +56,16 @@ pub(crate) struct Launch {
     /// The task of the flight this one takes over from; to be aborted outside the lock.
     pub(crate) supersedes: Option<AbortHandle>,
     /// That flight's turn; to be given back outside the lock.
-    pub(crate) freed: Option<OwnedSemaphorePermit>,
+    pub(crate) freed: Option<Turn>,
+}
+
+/// Why a flight is not to ask.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Missed {
+    /// Another one flies in its place.
+    Flight,
+    /// Its turn was taken away, because it was not seen to begin.
+    Turn,
 }
 
 pub(super) enum Drive {
@@ -70,6 +80,17 @@ impl Drive {
             Self::Begun(launch) => Some(launch),
             Self::InFlight { .. } | Self::Later { .. } => None,
         }
+    }
+}
+
+impl Limits {
+    /// When a flight that departs `now` may be taken over.
+    pub(crate) fn overdue_at(&self, now: Moment) -> i64 {
+        now.mono.saturating_add(self.takeover_after())
+    }
+
+    fn takeover_after(&self) -> i64 {
+        nanos(self.attempt.saturating_add(TAKEOVER_GRACE))
     }
 }
 
@@ -88,8 +109,8 @@ impl Slot {
             if now.mono < until {
                 return Drive::InFlight { until };
             }
-            if !flight.departed && allowance == Allowance::Queued {
-                // It waits for its turn. Whoever took over would begin at the queue's end.
+            if !flight.cleared && allowance == Allowance::Queued {
+                // It stands in line. Whoever took over would begin at its end.
                 let until = now.mono.saturating_add(nanos(NEAR));
                 return Drive::InFlight { until };
             }
@@ -111,10 +132,10 @@ impl Slot {
         state.flight = Some(Flight {
             id,
             started: now.mono,
-            departed: false,
+            cleared: false,
             dry,
             abort: None,
-            permit: None,
+            turn: None,
             refused: None,
         });
         state.pace.started(now);
@@ -123,28 +144,49 @@ impl Slot {
             id,
             ahead: need == Need::Refresh,
             supersedes: superseded.as_mut().and_then(|flight| flight.abort.take()),
-            freed: superseded.and_then(|flight| flight.permit),
+            freed: superseded.and_then(|flight| flight.turn),
         })
     }
 
-    /// Flight `id` has its turn: its time counts from now. `Err` gives the permit back to a flight that
-    /// was taken over while it queued, and is not to ask.
-    pub(crate) fn depart(
+    /// Flight `id` has its turn, and is about to take off. `Err` gives the turn back: the flight was taken
+    /// over while it stood in line.
+    pub(crate) fn clear(
         &self,
         id: u64,
         now: Moment,
-        permit: Option<OwnedSemaphorePermit>,
-    ) -> Result<(), Option<OwnedSemaphorePermit>> {
+        turn: Option<Turn>,
+    ) -> Result<(), Option<Turn>> {
         let mut state = self.lock();
         let Some(flight) = state.flight.as_mut().filter(|flight| flight.id == id) else {
-            return Err(permit);
+            return Err(turn);
         };
-        flight.started = now.mono;
-        flight.departed = true;
-        flight.permit = permit;
-        state.pace.started(now);
-        self.note_quiet(&state, self.current.load().as_deref(), now);
+        flight.cleared = true;
+        flight.turn = turn;
+        self.start(&mut state, now);
         Ok(())
+    }
+
+    /// The task of flight `id` runs, and is about to ask: its time counts from now.
+    pub(crate) fn depart(&self, id: u64, now: Moment) -> Result<(), Missed> {
+        let mut state = self.lock();
+        let Some(flight) = state.flight.as_ref().filter(|flight| flight.id == id) else {
+            return Err(Missed::Flight);
+        };
+        if let Some(turn) = &flight.turn
+            && !turn.extend(self.limits.overdue_at(now))
+        {
+            return Err(Missed::Turn);
+        }
+        self.start(&mut state, now);
+        Ok(())
+    }
+
+    fn start(&self, state: &mut State, now: Moment) {
+        if let Some(flight) = &mut state.flight {
+            flight.started = now.mono;
+        }
+        state.pace.started(now);
+        self.note_quiet(state, self.current.load().as_deref(), now);
     }
 
     pub(super) fn note_quiet(&self, state: &State, lease: Option<&Lease>, now: Moment) {
@@ -156,10 +198,6 @@ impl Slot {
     }
 
     pub(super) fn overdue_at(&self, flight: &Flight) -> i64 {
-        flight.started.saturating_add(self.takeover_after())
-    }
-
-    pub(super) fn takeover_after(&self) -> i64 {
-        nanos(self.limits.attempt.saturating_add(TAKEOVER_GRACE))
+        flight.started.saturating_add(self.limits.takeover_after())
     }
 }

@@ -49,7 +49,7 @@ use tokio::task::AbortHandle;
 use self::{ask::Need, state::State};
 pub(crate) use self::{
     ask::{Ask, Step},
-    drive::{Allowance, Launch},
+    drive::{Allowance, Launch, Missed},
     landing::{Outcome, Verdict},
     state::Glance,
 };

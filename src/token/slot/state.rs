@@ -6,11 +6,13 @@ use std::{
     time::{Duration, SystemTime},
 };
 
-use tokio::{sync::OwnedSemaphorePermit, task::AbortHandle};
+use tokio::task::AbortHandle;
 
 use crate::{
     error::{AuthError, Kind},
-    token::{clock::Moment, lease::Lease, schedule::Pace, value::Token, waiters::Waiters},
+    token::{
+        clock::Moment, lease::Lease, schedule::Pace, turns::Turn, value::Token, waiters::Waiters,
+    },
 };
 
 pub(super) struct State {
@@ -33,14 +35,14 @@ pub(super) struct State {
 
 pub(super) struct Flight {
     pub(super) id: u64,
-    /// When it was begun, and once it has departed, when that was.
+    /// When it was begun, had its turn, and departed: the last of these.
     pub(super) started: i64,
-    /// It has had its turn. Until then it queues for one, or its runtime does not run.
-    pub(super) departed: bool,
+    /// It has had its turn. Until then it stands in line for one.
+    pub(super) cleared: bool,
     pub(super) dry: bool,
     pub(super) abort: Option<AbortHandle>,
     /// Its turn. Kept here, because a task in a runtime that does not run gives nothing back.
-    pub(super) permit: Option<OwnedSemaphorePermit>,
+    pub(super) turn: Option<Turn>,
     /// Taken out of service while it flew: what was asked for before that may still be the answer.
     pub(super) refused: Option<Token>,
 }

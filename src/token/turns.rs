@@ -1,0 +1,148 @@
+//! `Turns`: how many fetches run at once, over all slots of a cache, and who is next in line.
+//!
+//! Knows numbers and times; does not know what is done with a turn, and starts nothing. Whoever stands in
+//! line is data, not a task: a task in a runtime that does not run would take its turn and never know.
+
+use std::{
+    collections::VecDeque,
+    sync::{Arc, Mutex, MutexGuard, PoisonError},
+};
+
+/// Fetches that may run at once.
+pub(crate) const MOST: usize = 16;
+
+/// The turns there are, and the line for them, first come, first served.
+pub(crate) struct Turns<T> {
+    taken: Arc<Mutex<Taken>>,
+    line: Mutex<VecDeque<T>>,
+}
+
+/// At most [`MOST`], each with the time (monotonic nanoseconds) from which on it may be taken away.
+#[derive(Debug, Default)]
+struct Taken {
+    turns: Vec<(u64, i64)>,
+    next: u64,
+}
+
+/// Given back when it is dropped, unless it was taken away before.
+#[derive(Debug)]
+pub(crate) struct Turn {
+    id: u64,
+    taken: Arc<Mutex<Taken>>,
+}
+
+impl<T> Turns<T> {
+    pub(crate) fn new() -> Self {
+        Self {
+            taken: Arc::default(),
+            line: Mutex::default(),
+        }
+    }
+
+    /// There is none to be had now.
+    pub(crate) fn are_taken(&self, now: i64) -> bool {
+        lock(&self.taken).are_all(now)
+    }
+
+    /// Stands in line.
+    pub(crate) fn enter(&self, who: T) {
+        lock(&self.line).push_back(who);
+    }
+
+    /// The first in line and its turn, which may be taken away from `until` on.
+    pub(crate) fn next(&self, now: i64, until: i64) -> Option<(T, Turn)> {
+        let mut line = lock(&self.line);
+        if line.is_empty() {
+            return None;
+        }
+        let mut taken = lock(&self.taken);
+        if taken.are_all(now) {
+            return None;
+        }
+        let id = taken.next;
+        taken.next = id.wrapping_add(1);
+        taken.turns.push((id, until));
+        drop(taken);
+        let turn = Turn {
+            id,
+            taken: Arc::clone(&self.taken),
+        };
+        Some((line.pop_front()?, turn))
+    }
+}
+
+impl Taken {
+    fn are_all(&mut self, now: i64) -> bool {
+        if self.turns.len() >= MOST {
+            self.turns.retain(|(_, until)| now < *until);
+        }
+        self.turns.len() >= MOST
+    }
+}
+
+impl Turn {
+    /// It is not taken away before `until`. False if it was already.
+    pub(crate) fn extend(&self, until: i64) -> bool {
+        let mut taken = lock(&self.taken);
+        let mine = taken.turns.iter_mut().find(|(id, _)| *id == self.id);
+        mine.map(|(_, end)| *end = until).is_some()
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        lock(&self.taken).turns.retain(|(id, _)| *id != self.id);
+    }
+}
+
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    // Nothing under these locks can leave the data half changed.
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn s166_who_stands_in_line_has_a_turn_in_that_order() {
+        let turns = Turns::new();
+        for who in 0..MOST + 2 {
+            turns.enter(who);
+        }
+        let mut held: Vec<_> = (0..MOST).map(|_| turns.next(0, 10).unwrap()).collect();
+        assert!(held.iter().map(|(who, _)| *who).eq(0..MOST));
+        assert!(turns.are_taken(0) && turns.next(0, 10).is_none());
+        drop(held.pop());
+        assert!(!turns.are_taken(0));
+        let (who, turn) = turns.next(0, 10).unwrap();
+        assert_eq!(who, MOST);
+        drop(turn);
+        assert_eq!(turns.next(0, 10).unwrap().0, MOST + 1);
+        assert!(turns.next(0, 10).is_none(), "nobody is in line");
+    }
+
+    #[test]
+    fn s085_a_turn_that_is_not_given_back_is_taken_away_in_time() {
+        let turns = Turns::new();
+        for who in 0..=MOST {
+            turns.enter(who);
+        }
+        let held: Vec<_> = (0..MOST).map(|_| turns.next(0, 10).unwrap().1).collect();
+        assert!(held[0].extend(20));
+        assert!(turns.next(9, 19).is_none());
+        let (_, late) = turns.next(10, 30).unwrap();
+        assert!(held[0].extend(25), "it had more time");
+        assert!(!held[1].extend(25), "it is gone");
+        for who in 2..MOST {
+            turns.enter(who);
+        }
+        let others: Vec<_> = (2..MOST).map(|_| turns.next(10, 30).unwrap()).collect();
+        assert!(turns.are_taken(10), "no more than there are");
+        // What is given back too late is nobody's.
+        drop(held.into_iter().nth(1));
+        assert_eq!(others.len(), MOST - 2);
+        drop(late);
+        assert!(!turns.are_taken(10));
+    }
+}
