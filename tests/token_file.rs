@@ -180,6 +180,25 @@ async fn the_pace_can_be_chosen() {
     }
 }
 
+#[tokio::test]
+async fn the_pace_is_the_same_under_a_short_lead() {
+    let folder = Folder::new();
+    let path = folder.join("token");
+    fs::write(&path, "one").unwrap();
+    let clock = TestClock::new();
+    let cache = TokenCache::builder(TokenFile::new(&path))
+        .clock(clock.clone())
+        .refresh_lead(seconds(1))
+        .build()
+        .unwrap();
+    cache.token(&any()).await.unwrap();
+    clock.suspend(seconds(59));
+    assert_eq!(cache.status(&any()).state(), TokenState::Fresh);
+    clock.suspend(seconds(11));
+    let state = cache.status(&any()).state();
+    assert_eq!(state, TokenState::Stale, "a minute and its jitter");
+}
+
 /// <https://kubernetes.io/docs/concepts/storage/volumes/>: `token` is a link to `..data/token`, and
 /// `..data` a link to a folder; the kubelet makes a new folder and a new link, and renames the link.
 #[tokio::test]

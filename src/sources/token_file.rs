@@ -21,16 +21,17 @@ use super::{jwt, plain, remark};
 use crate::{
     config_error::ConfigError,
     error::{AuthError, Kind},
-    token::{LEAD, request::TokenRequest, source::TokenSource, value::Token},
+    token::{request::TokenRequest, source::TokenSource, value::Token},
 };
 
 /// A token from a file that is read again and again: Kubernetes' projected service account tokens,
 /// a sidecar's output.
 ///
 /// **Pace.** The file is read when a token is first wanted, and then once a minute
-/// ([`reread`](TokenFileBuilder::reread)) as long as requests come. It is opened by its path each
+/// ([`reread`](TokenFileBuilder::reread)) as long as requests come, or more often under a longer
+/// [`refresh_lead`](crate::TokenCacheBuilder::refresh_lead). It is opened by its path each
 /// time, so renames and swapped symlinks (Kubernetes' `..data`) are seen. If it cannot be read, or
-/// holds no token, the last good one stays in use for another minute, or until its `exp`. A 401
+/// holds no token, the last good one stays in use for another minute (as long as `reread`, up to 225 s), or until its `exp`. A 401
 /// brings the next reading forward.
 ///
 /// **Life.** The `exp` of a JWT ends its use. Of any other token nothing is known but that it was
@@ -75,6 +76,10 @@ pub struct TokenFileBuilder {
 /// more, is left.
 const REREAD: Duration = Duration::from_secs(60);
 
+/// How much longer than it should be read again what was read is used, where the file is unreadable. As long
+/// as a token of the metadata server has to be refreshed in.
+const LONGEST_SPARE: Duration = Duration::from_secs(225);
+
 /// A local file takes microseconds; a network's file system should not take longer.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
 
@@ -107,12 +112,9 @@ impl TokenFile {
         }
     }
 
-    /// How long what was read may be used.
-    ///
-    /// A cache refreshes a token after half its life, or 225 s before its end if that is later: so
-    /// the first part of this is the pace, and the rest what an unreadable file does not cost.
+    /// How long what was read may be used: until the file is read again, and while it cannot be.
     fn life(&self) -> Duration {
-        self.reread.saturating_add(self.reread.min(LEAD))
+        self.reread.saturating_add(self.reread.min(LONGEST_SPARE))
     }
 
     /// The file's bytes, read on a thread of its own.
@@ -194,14 +196,16 @@ impl TokenSource for TokenFile {
             AuthError::new(Kind::Response, reason)
         };
         let text = plain::token(&bytes).map_err(wrong)?;
-        match jwt::expiry(text) {
-            Ok(expiry) => Ok(Token::expiring_within(text, expiry, self.life())),
-            Err(jwt::Fault::NotJwt) if is_part_of_jwt(text) => Err(wrong(
-                "what it holds begins as a JWT and is not a whole one",
-            )),
-            Err(jwt::Fault::NotJwt | jwt::Fault::NoExpiry) => Ok(Token::new(text, self.life())),
-            Err(jwt::Fault::BadExpiry) => Err(wrong("the JWT's exp is not a date")),
-        }
+        let token = match jwt::expiry(text) {
+            Ok(expiry) => Token::expiring_within(text, expiry, self.life()),
+            Err(jwt::Fault::NotJwt) if is_part_of_jwt(text) => {
+                let reason = "what it holds begins as a JWT and is not a whole one";
+                return Err(wrong(reason));
+            }
+            Err(jwt::Fault::NotJwt | jwt::Fault::NoExpiry) => Token::new(text, self.life()),
+            Err(jwt::Fault::BadExpiry) => return Err(wrong("the JWT's exp is not a date")),
+        };
+        Ok(token.refresh_in(self.reread))
     }
 
     fn attempt_timeout(&self) -> Duration {

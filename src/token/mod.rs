@@ -70,6 +70,3 @@ mod turns;
 pub(crate) mod value;
 pub(crate) mod wait;
 mod waiters;
-
-#[cfg(feature = "token-file")]
-pub(crate) use schedule::LEAD;

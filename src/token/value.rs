@@ -32,6 +32,7 @@ use zeroize::{Zeroize, Zeroizing};
 pub struct Token {
     secret: Arc<Secret>,
     life: Life,
+    refresh_in: Option<Duration>,
 }
 
 /// How long a token lives, as its source knows it.
@@ -123,6 +124,24 @@ impl Token {
         Some(value)
     }
 
+    /// The source wants to be asked again after so long, whatever is left of its life then: OAuth servers
+    /// say `refresh_in`.
+    #[cfg(any(
+        feature = "token-file",
+        feature = "gcloud",
+        feature = "google-cloud-auth"
+    ))]
+    pub(crate) fn refresh_in(mut self, after: Duration) -> Self {
+        self.refresh_in = Some(after);
+        self
+    }
+
+    /// How long before the end of a life so long it is due, where the cache's lead is `lead`.
+    pub(crate) fn lead(&self, life: Duration, lead: Duration) -> Duration {
+        let wanted = self.refresh_in.map(|after| life.saturating_sub(after));
+        lead.min(life / 2).max(wanted.unwrap_or_default())
+    }
+
     pub(crate) fn life(&self) -> Life {
         self.life
     }
@@ -139,6 +158,7 @@ impl Token {
         Self {
             secret: Arc::new(Secret { header }),
             life,
+            refresh_in: None,
         }
     }
 }

@@ -100,7 +100,8 @@ impl TokenSource for GcloudCli {
         };
         let text = plain::token(output.stdout()).map_err(wrong)?;
         if request.scopes().is_some() {
-            return Ok(Token::new(text, Self::LIFETIME));
+            let token = Token::new(text, Self::LIFETIME);
+            return Ok(token.refresh_in(Self::LIFETIME / 2));
         }
         match jwt::expiry(text) {
             Ok(expiry) => Ok(Token::expiring_at(text, expiry)),

@@ -25,8 +25,8 @@ const OPAQUE_LIFE: Duration = Duration::from_secs(10);
 
 /// Scopes were decided when the credentials were built: what a request asks for is not compared.
 ///
-/// An opaque token is used for 10 s before the credentials are asked again (their cache answers): they
-/// do not say when it expires. A token that is a JWT lives until its `exp`.
+/// For an opaque token the credentials are asked again after 5 s (their cache answers), and it is used for
+/// 10 s at most: they do not say when it expires. A token that is a JWT lives until its `exp`.
 impl TokenSource for AccessTokenCredentials {
     type Error = AuthError;
 
@@ -114,7 +114,9 @@ fn access_token(text: String) -> Result<Token, AuthError> {
     match jwt::expiry(&text) {
         // As a service account's key makes them.
         Ok(expiry) => Ok(Token::expiring_at(text, expiry)),
-        Err(jwt::Fault::NotJwt | jwt::Fault::NoExpiry) => Ok(Token::new(text, OPAQUE_LIFE)),
+        Err(jwt::Fault::NotJwt | jwt::Fault::NoExpiry) => {
+            Ok(Token::new(text, OPAQUE_LIFE).refresh_in(OPAQUE_LIFE / 2))
+        }
         Err(jwt::Fault::BadExpiry) => Err(unusable("its exp is not a date")),
     }
 }
