@@ -6,6 +6,8 @@
 
 use std::{error::Error, fmt, iter::successors, sync::Arc, time::Duration};
 
+use http::header::MaxSizeReached;
+
 pub(crate) type BoxError = Box<dyn Error + Send + Sync>;
 
 /// Why a request was not stamped, or a token could not be had.
@@ -181,19 +183,19 @@ impl AuthError {
         )
     }
 
+    pub(crate) fn too_many_headers(full: MaxSizeReached) -> Self {
+        let reason = "the request has more headers than can be sent";
+        Self::caused(Kind::Request, reason, full)
+    }
+
     /// A token was there, and cannot be used: a contradiction in our own books, never seen so far.
     pub(crate) fn gone() -> Self {
         Self::new(Kind::Source, "the token went away before it could be used")
     }
 
-    /// For a failure that was put together from others.
-    pub(crate) fn with_retry_after(self, retry_after: Option<Duration>) -> Self {
-        Self::build(
-            self.failure.kind,
-            self.failure.message.clone(),
-            retry_after,
-            None,
-        )
+    /// A failure that was put together from others.
+    pub(crate) fn gathered(kind: Kind, message: String, retry_after: Option<Duration>) -> Self {
+        Self::build(kind, message, retry_after, None)
     }
 
     pub(crate) fn reason(&self) -> &'static str {

@@ -24,7 +24,7 @@ use crate::{
         stamp::Imprint,
         supply::Supply,
     },
-    watch::{self, Watch},
+    watch::Watch,
 };
 
 /// What every request reads stands first, on one line of the cache.
@@ -148,7 +148,7 @@ impl Policy {
         if let Some(project) = &self.quota_project
             && let Err(full) = project.put(request.headers_mut())
         {
-            return Decision::Refuse(watch::too_many_headers(full));
+            return Decision::Refuse(AuthError::too_many_headers(full));
         }
         let meters = self.cache.meters();
         match imprint.map(|imprint| Watch::put(request.headers_mut(), imprint, asker, meters)) {
@@ -165,8 +165,8 @@ impl Policy {
         }
     }
 
-    /// True if the stamp stays: it went over the caller's own value, and may. If not, that value (the first
-    /// of several) is back; where there was no room, nothing was changed.
+    /// True if our value stays, because it may replace the caller's own. If not, that value (the first of
+    /// several) is back; where there was no room, nothing was changed.
     #[cold]
     fn stays(
         &self,

@@ -44,7 +44,7 @@ pub(crate) struct SentAgain;
 /// without our token, repeats nothing.
 ///
 /// A failed gRPC call is an HTTP 200: `grpc-status: 16` is not seen here.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub struct RetryUnauthorized {
     spent: bool,
 }

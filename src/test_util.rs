@@ -65,7 +65,6 @@ impl TestClock {
 
     /// The machine slept: monotonic time stood still while the wall clock moved on by `slept`.
     pub fn suspend(&self, slept: Duration) {
-        // One test thread moves the hands; a concurrent move may win, none is torn.
         let _ =
             self.hands
                 .wall_at_origin

@@ -1,9 +1,9 @@
 //! `Watch`: what remains of a stamp when its request has gone out, until the response is there.
 
-use http::header::{AUTHORIZATION, HeaderMap, MaxSizeReached};
+use http::header::{AUTHORIZATION, HeaderMap};
 
 use crate::{
-    error::{AuthError, Kind},
+    error::AuthError,
     token::{
         meters::{Meters, Rejections},
         rejection::{self, Asker},
@@ -41,7 +41,7 @@ impl Watch {
         let Imprint { header, serial } = imprint;
         match headers.try_insert(AUTHORIZATION, header) {
             Ok(_) => Ok(Self::new(serial, asker, meters)),
-            Err(full) => Err(too_many_headers(full)),
+            Err(full) => Err(AuthError::too_many_headers(full)),
         }
     }
 
@@ -56,9 +56,4 @@ impl Watch {
         rejection::report(self.serial, self.asker);
         self.rejections.note();
     }
-}
-
-pub(crate) fn too_many_headers(full: MaxSizeReached) -> AuthError {
-    let reason = "the request has more headers than can be sent";
-    AuthError::caused(Kind::Request, reason, full)
 }

@@ -73,6 +73,7 @@ use self::{
 ///
 /// It lives on a thread of its own, so it works from any runtime, paused ones included, and from
 /// none. Dropping it closes its sockets and ends the thread before it returns.
+#[must_use = "it stops when it is dropped"]
 pub struct Emulator {
     addr: SocketAddr,
     shared: Arc<Shared>,

@@ -1,4 +1,4 @@
-//! `ResponseFuture`: of a request that was sent, that waits for its token, or that was refused.
+//! `ResponseFuture`: a request that was sent, that waits for its token, or that was refused.
 //!
 //! Reports a 401 for a request that carried our token; `unsent.rs` has what comes before it is sent.
 //! What was not sent is boxed: a future that carried the request in one of its variants would be moved

@@ -195,7 +195,7 @@ fn all_failed(failures: &[(&'static str, AuthError)]) -> AuthError {
         Kind::Request
     };
     let retry_after = failures.iter().filter_map(|(_, error)| error.retry_after());
-    AuthError::new(kind, reason).with_retry_after(retry_after.max())
+    AuthError::gathered(kind, reason, retry_after.max())
 }
 
 impl fmt::Debug for FirstOf {

@@ -78,9 +78,10 @@ impl TokenCache {
     ///
     /// # Errors
     ///
-    /// The last attempt's failure: at the end of the wait for those who came before the first failure.
-    /// Those who come later wait for one more attempt at most, if it is under way or due within a
-    /// second, and fail at once otherwise, while attempts go on at their own pace.
+    /// The last attempt's failure. Callers that arrive before the first failure wait up to
+    /// [`max_wait`](super::cache_builder::TokenCacheBuilder::max_wait), through failed attempts, and then get the
+    /// last error. Later callers wait for at most one further attempt, and only if it is running or starts
+    /// within a second; otherwise they get the last error at once. Attempts go on at their own pace.
     pub async fn token(&self, request: &TokenRequest) -> Result<Token, AuthError> {
         request.check()?;
         let supply = self.supply(request);

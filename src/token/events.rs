@@ -1,4 +1,4 @@
-//! What the log says about fetching tokens. Never a secret; names and fields are stable, and documented
+//! What the log, and the metrics, are told of fetching tokens. Never a secret; names and fields are stable, and documented
 //! in docs/observability.md.
 //!
 //! One event per attempt, none per request. `WARN` for a failed attempt; `ERROR`, at most every ten

@@ -1,6 +1,7 @@
 //! `Fetcher`: what all slots of a cache fetch with, and how much at once.
 //!
-//! Knows the source, the clock and the bounds over all slots; does not know a slot, or who asked.
+//! Knows the source, the clock and the bounds over all slots; does not know which slot asks, or
+//! for whom.
 
 use std::{any::Any, panic::AssertUnwindSafe, sync::Arc};
 

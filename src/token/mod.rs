@@ -19,7 +19,7 @@
 //!
 //! | module | knows | does not know |
 //! | --- | --- | --- |
-//! | [`value`], [`request`] | what a token is, what can be asked for | time, sources, HTTP |
+//! | [`value`], [`request`] | what a token is, as a header too; what can be asked for | clocks, sources |
 //! | [`clock`], [`schedule`] | readings, edges, waits: pure | tokens in service, tasks |
 //! | [`rate`] | when refreshes began, over all slots | whose they were |
 //! | [`turns`] | how many fetches run, who is next in line | what is done with a turn |
@@ -27,7 +27,7 @@
 //! | [`rejection`] | who answered 401 to which token | leases, slots |
 //! | [`lease`] | a token in service, its stamps, its rejection | slots, fetches |
 //! | [`current`] | the lease in service, and whether it has changed | why it changes |
-//! | [`slot`], [`waiters`] | the state machine: who may fetch, who waits | clocks, runtimes, sources |
+//! | [`slot`], [`waiters`] | the state machine: who may fetch, who waits; handles to stop a fetch | clocks, sources; starts nothing |
 //! | [`attempt`] | one call of a source: its time, its panics | what becomes of the answer |
 //! | [`fetcher`] | the source, and the bounds over all slots | slots, who asked |
 //! | [`flight`] | how one attempt runs as a task | who asked, and why |

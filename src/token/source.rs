@@ -27,7 +27,8 @@ use crate::error::{AuthError, BoxError};
 /// }
 /// ```
 ///
-/// The cache calls it at most once at a time per [`TokenRequest`], from a task of its own, and drops
+/// The cache calls it at most once at a time per [`TokenRequest`] (one that blocks its thread for longer than
+/// an attempt and a second is taken to be gone, and is called again), from a task of its own, and drops
 /// the future when it takes longer than [`attempt_timeout`](Self::attempt_timeout) or when nobody is
 /// left who could want the token. Every error is a failed attempt that is tried again, at a pace the
 /// cache keeps; so is a panic. An [`AuthError`](crate::AuthError) comes out as it is, any other

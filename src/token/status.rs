@@ -28,7 +28,6 @@ use crate::error::AuthError;
 /// `failing_since` is in seconds since 1970; both are `null` unless the last attempt failed. Fields may
 /// be added.
 #[derive(Clone, Debug)]
-#[non_exhaustive]
 pub struct TokenStatus {
     state: TokenState,
     expires_in: Option<Duration>,

@@ -93,7 +93,8 @@ impl Token {
     /// How long a token [without expiry](Self::without_expiry) is used before it is fetched again.
     pub const UNKNOWN_LIFETIME: Duration = Duration::from_secs(3600);
 
-    /// The secret itself. The only way in: whoever calls this answers for where it goes.
+    /// The secret itself. This and [`header_value`](Self::header_value) are the only ways to it: whoever calls
+    /// them answers for where it goes.
     pub fn expose_secret(&self) -> &str {
         self.secret.expose()
     }

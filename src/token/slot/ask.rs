@@ -38,6 +38,15 @@ pub(super) struct Arrival {
     pub(super) patient: bool,
 }
 
+/// Under what circumstances a request looks.
+#[derive(Clone, Copy, Debug)]
+struct Look {
+    now: Moment,
+    allowance: Allowance,
+    /// By its own timer's clock.
+    waited: Duration,
+}
+
 /// What to do now.
 pub(crate) enum Step {
     Use(Arc<Lease>),
@@ -109,7 +118,12 @@ impl Slot {
         let mut state = self.lock();
         let lease = self.current.load_full();
         let held = lease.clone();
-        let (step, launch) = self.decide(&mut state, ask, lease, now, allowance, waited);
+        let look = Look {
+            now,
+            allowance,
+            waited,
+        };
+        let (step, launch) = self.decide(&mut state, ask, lease, look);
         let step = match step {
             Step::Wait { .. } => match state.waiters.register(&mut ask.ticket, &mut waker) {
                 Ok(()) => step,
@@ -136,101 +150,108 @@ impl Slot {
         }
     }
 
-    pub(super) fn decide(
+    fn decide(
         &self,
         state: &mut State,
         ask: &mut Ask,
         lease: Option<Arc<Lease>>,
-        now: Moment,
-        allowance: Allowance,
-        waited: Duration,
+        look: Look,
     ) -> (Step, Option<Launch>) {
         let arrival = *ask.arrival.get_or_insert(Arrival {
-            at: now.mono,
+            at: look.now.mono,
             verdicts: state.verdicts,
             patient: state.failed_dry == 0,
         });
-        let judged = state.verdicts != arrival.verdicts;
-        let need = ask.need(lease.as_deref(), now);
+        let need = ask.need(lease.as_deref(), look.now);
         match (need, lease) {
             (Need::Nothing, Some(lease)) => (Step::Use(lease), None),
             (Need::Refresh | Need::Replace, Some(lease)) => {
-                let launch = self
-                    .drive(state, Some(&lease), now, need, allowance)
-                    .begun();
+                let launch = self.drive_for(state, Some(&lease), need, look).begun();
                 (Step::Use(lease), launch)
             }
-            (Need::Better, Some(lease)) => {
-                let until = arrival.at.saturating_add(nanos(BETTER_WAIT));
-                let in_time = waited < BETTER_WAIT && now.mono < until;
-                if judged || !in_time || !allowance.covers(need) {
-                    return (Step::Use(lease), None);
-                }
-                // A source that hangs is not worth waiting for while there is a token to send.
-                let hangs = state
-                    .trouble
-                    .as_ref()
-                    .is_some_and(|trouble| trouble.error.is_timeout());
-                let expires = now.mono.saturating_add(now.until(lease.edges().expires));
-                match self.drive(state, Some(&lease), now, need, allowance) {
-                    Drive::Later { .. } => (Step::Use(lease), None),
-                    drive if hangs => (Step::Use(lease), drive.begun()),
-                    drive => (
-                        Step::Wait {
-                            until: until.min(expires),
-                        },
-                        drive.begun(),
-                    ),
-                }
-            }
+            (Need::Better, Some(lease)) => self.better_or(state, lease, arrival, look),
             (Need::Token, lease) | (_, lease @ None) => {
-                if !allowance.covers(need) {
-                    return (Step::Fail(AuthError::no_runtime()), None);
-                }
-                let deadline = arrival.at.saturating_add(nanos(self.limits.max_wait));
-                if waited >= self.limits.max_wait || now.mono >= deadline {
-                    // With a `max_wait` of zero nobody waits, and a fetch begins for those who come later.
-                    let launch = self
-                        .drive(state, lease.as_deref(), now, need, allowance)
-                        .begun();
-                    let error = state.waited_in_vain(self.limits.max_wait);
-                    return (Step::Fail(error), launch);
-                }
-                let known = state.trouble.as_ref().map(|trouble| trouble.error.clone());
-                if let (false, true, Some(error)) = (arrival.patient, judged, &known) {
-                    return (Step::Fail(error.clone()), None);
-                }
-                let driven = self.drive(state, lease.as_deref(), now, need, allowance);
-                match (driven, known) {
-                    (Drive::Later { at }, Some(error))
-                        if !arrival.patient && at.saturating_sub(now.mono) > nanos(NEAR) =>
-                    {
-                        (Step::Fail(error), None)
-                    }
-                    (Drive::Later { at }, _) => (
-                        Step::Wait {
-                            until: at.min(deadline),
-                        },
-                        None,
-                    ),
-                    (Drive::InFlight { until }, _) => (
-                        Step::Wait {
-                            until: until.min(deadline),
-                        },
-                        None,
-                    ),
-                    (Drive::Begun(launch), _) => {
-                        let overdue = self.limits.overdue_at(now);
-                        (
-                            Step::Wait {
-                                until: overdue.min(deadline),
-                            },
-                            Some(launch),
-                        )
-                    }
-                }
+                self.any(state, lease.as_deref(), arrival, look)
             }
         }
+    }
+
+    /// Waits a little for a better token than `lease`, which is good to be sent.
+    fn better_or(
+        &self,
+        state: &mut State,
+        lease: Arc<Lease>,
+        arrival: Arrival,
+        look: Look,
+    ) -> (Step, Option<Launch>) {
+        let Look { now, waited, .. } = look;
+        let until = arrival.at.saturating_add(nanos(BETTER_WAIT));
+        let in_time = waited < BETTER_WAIT && now.mono < until;
+        if arrival.was_judged(state) || !in_time || !look.allowance.covers(Need::Better) {
+            return (Step::Use(lease), None);
+        }
+        // A source that hangs is not worth waiting for while there is a token to send.
+        let hangs = state
+            .trouble
+            .as_ref()
+            .is_some_and(|trouble| trouble.error.is_timeout());
+        match self.drive_for(state, Some(&lease), Need::Better, look) {
+            Drive::Later { .. } => (Step::Use(lease), None),
+            drive if hangs => (Step::Use(lease), drive.begun()),
+            drive => {
+                let expires = now.mono.saturating_add(now.until(lease.edges().expires));
+                let until = until.min(expires);
+                (Step::Wait { until }, drive.begun())
+            }
+        }
+    }
+
+    /// Waits for a token: there is none to be sent. `expired` is what there was.
+    fn any(
+        &self,
+        state: &mut State,
+        expired: Option<&Lease>,
+        arrival: Arrival,
+        look: Look,
+    ) -> (Step, Option<Launch>) {
+        if !look.allowance.covers(Need::Token) {
+            return (Step::Fail(AuthError::no_runtime()), None);
+        }
+        let Look { now, waited, .. } = look;
+        let max_wait = self.limits.max_wait;
+        let deadline = arrival.at.saturating_add(nanos(max_wait));
+        if waited >= max_wait || now.mono >= deadline {
+            // With a `max_wait` of zero nobody waits, and a fetch begins for those who come later.
+            let launch = self.drive_for(state, expired, Need::Token, look).begun();
+            return (Step::Fail(state.waited_in_vain(max_wait)), launch);
+        }
+        let known = state.trouble.as_ref().map(|trouble| trouble.error.clone());
+        let impatient = known.filter(|_| !arrival.patient);
+        if let Some(error) = &impatient
+            && arrival.was_judged(state)
+        {
+            return (Step::Fail(error.clone()), None);
+        }
+        let (at, launch) = match (self.drive_for(state, expired, Need::Token, look), impatient) {
+            (Drive::Later { at }, Some(error)) if at.saturating_sub(now.mono) > nanos(NEAR) => {
+                return (Step::Fail(error), None);
+            }
+            (Drive::Later { at } | Drive::InFlight { until: at }, _) => (at, None),
+            (Drive::Begun(launch), _) => (self.limits.overdue_at(now), Some(launch)),
+        };
+        let until = at.min(deadline);
+        (Step::Wait { until }, launch)
+    }
+
+    fn drive_for(&self, state: &mut State, lease: Option<&Lease>, need: Need, look: Look) -> Drive {
+        self.drive(state, lease, look.now, need, look.allowance)
+    }
+}
+
+impl Arrival {
+    /// An attempt has come to its end since.
+    fn was_judged(&self, state: &State) -> bool {
+        state.verdicts != self.verdicts
     }
 }
 

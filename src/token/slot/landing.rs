@@ -57,7 +57,7 @@ impl Slot {
                 Some(flight) if flight.has_refused(&token) => Ok(Outcome::Unchanged),
                 _ => self.accept(&mut state, token, sent, now, draw),
             });
-            // It ends with an error of the source's own type.
+            // Kept until the lock is given back: to drop the last error may run the source's code.
             let past = state.trouble.clone();
             let result = match &flight {
                 Some(flight) => state.conclude(

@@ -3,8 +3,8 @@
 //! Here the two roads meet. Requests look at the lease without a lock; only when there is something
 //! to decide do they take the state's mutex. The slot decides and remembers. It starts nothing: a
 //! fetch is launched by whoever received a [`Launch`] (see [`crate::token::supply`]), timers belong
-//! to the waiters (see [`crate::token::wait`]). It never reads a clock, and knows no source, no
-//! runtime, no HTTP.
+//! to the waiters (see [`crate::token::wait`]). Of a fetch it keeps a handle to stop it, and its turn. It
+//! never reads a clock, and knows no source and no HTTP.
 //!
 //! # States
 //!
