@@ -104,6 +104,7 @@
     )
 )]
 
+mod asker;
 mod config_error;
 mod destination;
 #[cfg(feature = "emulator")]

@@ -11,6 +11,7 @@ use http::{
 };
 
 use crate::{
+    asker::Asker,
     destination::{self, Destinations, Verdict},
     error::{AuthError, Kind},
     quota_project::QuotaProject,
@@ -19,7 +20,6 @@ use crate::{
     token::{
         cache::TokenCache,
         current::Memo,
-        rejection::Asker,
         request::{Audience, Scopes, TokenRequest},
         stamp::Imprint,
         supply::Supply,

@@ -6,8 +6,8 @@
 use http::{Extensions, HeaderMap, Request, Response, StatusCode, Uri, uri};
 
 use crate::{
+    asker::Asker,
     destination::{Scheme, Target},
-    token::rejection::Asker,
 };
 
 /// A request that [`ScopedAuth`](crate::ScopedAuth) can stamp: `http::Request<B>` with any body,

@@ -3,10 +3,11 @@
 use http::header::{AUTHORIZATION, HeaderMap};
 
 use crate::{
+    asker::Asker,
     error::AuthError,
     token::{
         meters::{Meters, Rejections},
-        rejection::{self, Asker},
+        rejection,
         stamp::{Imprint, Serial},
     },
 };

@@ -24,9 +24,9 @@ use self::{
     shortcut::Shortcuts,
 };
 use crate::{
+    asker::Asker,
     config_error::ConfigError,
     error::{AuthError, Kind},
-    token::rejection::Asker,
 };
 
 /// Which origins may see the token.

@@ -7,7 +7,7 @@ use std::{
     net::{Ipv4Addr, Ipv6Addr},
 };
 
-use crate::token::rejection::Asker;
+use crate::asker::Asker;
 
 /// What a request says about where it goes.
 #[derive(Debug)]

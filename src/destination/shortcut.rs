@@ -9,7 +9,7 @@
 use std::sync::OnceLock;
 
 use super::origin::{METADATA_NAMES, Scheme, Target, mix, number};
-use crate::token::rejection::Asker;
+use crate::asker::Asker;
 
 /// Patterns in the form in which they are quickly compared.
 #[derive(Debug)]

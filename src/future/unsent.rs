@@ -11,10 +11,7 @@ use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use crate::{
-    error::AuthError,
-    policy::Wait,
-    request::AuthRequest,
-    token::{rejection::Asker, wait::Acquire},
+    asker::Asker, error::AuthError, policy::Wait, request::AuthRequest, token::wait::Acquire,
     watch::Watch,
 };
 

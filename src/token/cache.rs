@@ -17,7 +17,6 @@ use super::{
     fetcher::Fetcher,
     keep_fresh,
     meters::Meters,
-    rejection::Asker,
     request::TokenRequest,
     source::TokenSource,
     stamp::Imprint,
@@ -27,7 +26,7 @@ use super::{
     value::Token,
     wait::Acquire,
 };
-use crate::error::AuthError;
+use crate::{asker::Asker, error::AuthError};
 
 /// Tokens by [`TokenRequest`]: fetched when first asked for, refreshed before they expire.
 ///

@@ -8,11 +8,12 @@ use std::sync::Arc;
 
 use super::{
     clock::Moment,
-    rejection::{Asker, Rejection},
+    rejection::Rejection,
     schedule::Edges,
     stamp::{Stamp, Stamps},
     value::Token,
 };
+use crate::asker::Asker;
 
 /// One token, for as long as it is the one in service.
 ///

@@ -9,7 +9,6 @@
 
 use std::{
     collections::BTreeMap,
-    num::NonZeroU64,
     sync::{
         Arc, Mutex, MutexGuard, PoisonError, Weak,
         atomic::{AtomicU64, Ordering},
@@ -17,9 +16,7 @@ use std::{
 };
 
 use super::stamp::{Serial, Stamps};
-
-/// Who asks, as far as a rejection cares: a hash of the request's origin.
-pub(crate) type Asker = NonZeroU64;
+use crate::asker::Asker;
 
 /// The origins that answered 401 to one token.
 pub(super) struct Rejection {
@@ -113,7 +110,7 @@ mod tests {
     use super::*;
     use crate::token::value::Token;
 
-    const ASKER: Asker = NonZeroU64::MIN;
+    const ASKER: Asker = Asker::MIN;
 
     fn token_in_service() -> (Stamps, Arc<Rejection>) {
         let token = Token::new("secret", Duration::from_secs(3600));

@@ -9,13 +9,13 @@ use std::{
 
 use super::{clock::nanos, request::TokenRequest, supply::Supply};
 
-pub(super) type Supplies = HashMap<TokenRequest, Arc<Supply>, BuildHasherDefault<Hashed>>;
+pub(super) type Supplies = HashMap<TokenRequest, Arc<Supply>, BuildHasherDefault<PassThrough>>;
 
 /// Takes the hash that a request brings along, which has a seed of its own.
 #[derive(Default)]
-pub(super) struct Hashed(u64);
+pub(super) struct PassThrough(u64);
 
-impl Hasher for Hashed {
+impl Hasher for PassThrough {
     fn write(&mut self, bytes: &[u8]) {
         for byte in bytes {
             self.write_u64(u64::from(*byte));

@@ -21,13 +21,13 @@ use super::{
     flight::{Queued, serve_line},
     meters::TokenMeter,
     rate::COME_BACK,
-    rejection::Asker,
     request::TokenRequest,
     slot::{Allowance, Ask, Launch, Slot, Step},
     stamp::Imprint,
     status::TokenStatus,
     value::Token,
 };
+use crate::asker::Asker;
 
 /// What every request reads stands first, on one line: with many token requests in use, each cache line of
 /// each of them is one to be fetched.

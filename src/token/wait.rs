@@ -19,12 +19,11 @@ use tokio::time::{Instant, Sleep, sleep_until};
 use super::{
     lease::Lease,
     meters::{Meters, Waiting},
-    rejection::Asker,
     slot::{Ask, Step},
     supply::Supply,
     timer::timed,
 };
-use crate::error::AuthError;
+use crate::{asker::Asker, error::AuthError};
 
 pin_project! {
     /// Resolves to a live token, or to the reason why there is none.

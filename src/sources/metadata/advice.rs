@@ -10,7 +10,7 @@ use std::{
 
 use http::{HeaderMap, StatusCode, header};
 
-use super::ask::Ask;
+use super::entry::Entry;
 use crate::error::{AuthError, Kind};
 
 /// Longest piece of an audience that a message repeats, in characters.
@@ -26,15 +26,15 @@ pub(super) fn unreachable(authority: &str, error: io::Error) -> AuthError {
 
 pub(super) fn status(
     authority: &str,
-    ask: Ask<'_>,
+    entry: Entry<'_>,
     status: StatusCode,
     headers: &HeaderMap,
     is_google: bool,
 ) -> AuthError {
     let advice = match status.as_u16() {
         300..=399 => "redirects are not followed: a metadata server sends none for a token",
-        400 => match ask {
-            Ask::IdToken(..) => "it refused the request's parameters: check the audience",
+        400 => match entry {
+            Entry::IdToken(..) => "it refused the request's parameters: check the audience",
             _ => "it refused the request's parameters: check the scopes",
         },
         401 => {
@@ -45,7 +45,7 @@ pub(super) fn status(
              X-Forwarded-For; on GKE, that the Kubernetes service account is bound to the Google \
              one (roles/iam.workloadIdentityUser; a new binding takes minutes)"
         }
-        404 | 500..=599 if matches!(ask, Ask::IdToken(..)) => {
+        404 | 500..=599 if matches!(entry, Entry::IdToken(..)) => {
             "check that a service account is attached and that the account's name is right; on GKE, \
              there are ID tokens only for a Kubernetes service account that impersonates a Google \
              one (annotation iam.gke.io/gcp-service-account); it will be asked again"
@@ -63,8 +63,8 @@ pub(super) fn status(
     } else {
         " (and may not be one: it lacks Metadata-Flavor)"
     };
-    let what = match ask {
-        Ask::IdToken(audience, _) => {
+    let what = match entry {
+        Entry::IdToken(audience, _) => {
             let shown: String = audience.chars().take(SHOWN).collect();
             let more = if shown.len() < audience.len() {
                 "…"
@@ -73,9 +73,9 @@ pub(super) fn status(
             };
             format!(" to a request for an ID token for {shown:?}{more}")
         }
-        Ask::AccessToken(_) => String::new(),
-        Ask::Scopes => " to a request for its scopes".to_owned(),
-        Ask::UniverseDomain => " to a request for the universe's domain".to_owned(),
+        Entry::AccessToken(_) => String::new(),
+        Entry::Scopes => " to a request for its scopes".to_owned(),
+        Entry::UniverseDomain => " to a request for the universe's domain".to_owned(),
     };
     let reason =
         format!("the metadata server at {authority}{stranger} answered {status}{what}: {advice}");
@@ -103,7 +103,7 @@ mod tests {
     use http::HeaderValue;
 
     use super::*;
-    use crate::{sources::metadata::ask::IdTokenForm, token::request::Scopes};
+    use crate::{sources::metadata::entry::IdTokenForm, token::request::Scopes};
 
     fn parse(value: &[u8]) -> Option<Duration> {
         let mut headers = HeaderMap::new();
@@ -135,8 +135,8 @@ mod tests {
         let message = |code: u16| {
             let code = StatusCode::from_u16(code).unwrap();
             let scopes = Scopes::default();
-            let ask = Ask::AccessToken(&scopes);
-            status("169.254.169.254", ask, code, &HeaderMap::new(), true).to_string()
+            let entry = Entry::AccessToken(&scopes);
+            status("169.254.169.254", entry, code, &HeaderMap::new(), true).to_string()
         };
         assert!(message(404).contains("404") && message(404).contains("service account"));
         assert!(message(403).contains("403") && message(403).contains("workloadIdentityUser"));
@@ -151,11 +151,11 @@ mod tests {
                 full: true,
                 licenses: false,
             };
-            let (ask, code) = (
-                Ask::IdToken(audience, form),
+            let (entry, code) = (
+                Entry::IdToken(audience, form),
                 StatusCode::from_u16(code).unwrap(),
             );
-            status("169.254.169.254", ask, code, &HeaderMap::new(), true).to_string()
+            status("169.254.169.254", entry, code, &HeaderMap::new(), true).to_string()
         };
         let bad = message("https://a.run.app", 400);
         assert!(

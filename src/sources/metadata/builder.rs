@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::{MetadataServer, ask::IdTokenForm, endpoint::Endpoint};
+use super::{MetadataServer, endpoint::Endpoint, entry::IdTokenForm};
 use crate::config_error::ConfigError;
 
 /// Configures a [`MetadataServer`]; made by [`MetadataServer::builder`].

@@ -21,9 +21,9 @@ use zeroize::Zeroizing;
 
 use super::{
     advice,
-    ask::Ask,
     endpoint::Endpoint,
-    meter::{Meter, TooLarge},
+    entry::Entry,
+    limited::{Limited, TooLarge},
 };
 use crate::error::{AuthError, BoxError, Kind};
 
@@ -51,27 +51,33 @@ pub(super) struct Answer {
 pub(super) async fn get(
     endpoint: &Endpoint,
     account: &str,
-    ask: Ask<'_>,
+    entry: Entry<'_>,
     flavor_required: bool,
 ) -> Result<Answer, AuthError> {
     let authority = endpoint.authority();
     let stream = TcpStream::connect((endpoint.host(), endpoint.port()))
         .await
         .map_err(|error| advice::unreachable(&authority, error))?;
-    let io = TokioIo::new(Meter::new(stream, LARGEST_ANSWER));
+    let io = TokioIo::new(Limited::new(stream, LARGEST_ANSWER));
     // Upper-case initials, as in Google's documentation and every other client.
     let handshake = http1::Builder::new()
         .title_case_headers(true)
         .handshake(io)
         .await;
     let (mut sender, connection) = handshake.map_err(|error| broken(&authority, error))?;
-    let request = request(&authority, &ask.path(account))?;
+    let request = request(&authority, &entry.path(account))?;
     let exchange = async {
         let response = sender.send_request(request).await;
         let (head, body) = response
             .map_err(|error| broken(&authority, error))?
             .into_parts();
-        check(&authority, ask, head.status, &head.headers, flavor_required)?;
+        check(
+            &authority,
+            entry,
+            head.status,
+            &head.headers,
+            flavor_required,
+        )?;
         let body = collect(body)
             .await
             .map_err(|error| broken(&authority, error))?;
@@ -127,14 +133,14 @@ fn request(authority: &str, path: &str) -> Result<Request<String>, AuthError> {
 /// the server's own, which bears the header like all its answers.
 fn check(
     authority: &str,
-    ask: Ask<'_>,
+    entry: Entry<'_>,
     status: StatusCode,
     headers: &HeaderMap,
     flavor_required: bool,
 ) -> Result<(), AuthError> {
     let is_google = headers.get(FLAVOR).is_some_and(|flavor| flavor == GOOGLE);
     let tells = status == StatusCode::OK
-        || status == StatusCode::NOT_FOUND && matches!(ask, Ask::UniverseDomain);
+        || status == StatusCode::NOT_FOUND && matches!(entry, Entry::UniverseDomain);
     if tells && flavor_required && !is_google {
         let reason = format!(
             "{authority} is not a metadata server: its answer lacks \"Metadata-Flavor: Google\" \
@@ -143,7 +149,7 @@ fn check(
         return Err(AuthError::new(Kind::Response, reason));
     }
     if status != StatusCode::OK {
-        return Err(advice::status(authority, ask, status, headers, is_google));
+        return Err(advice::status(authority, entry, status, headers, is_google));
     }
     Ok(())
 }

@@ -5,8 +5,8 @@
 //! | `builder.rs` | the source's settings, each checked |
 //! | `endpoint.rs` | which address: text to host and port |
 //! | `exchange.rs` | one HTTP exchange over one connection, bounded in bytes |
-//! | `meter.rs` | counts the bytes of that connection |
-//! | `ask.rs`, `query.rs` | pure: what is asked to a path, scopes and audiences to query values |
+//! | `limited.rs` | counts the bytes of that connection |
+//! | `entry.rs`, `query.rs` | pure: what is asked to a path, scopes and audiences to query values |
 //! | `answer.rs`, `id_token.rs` | pure: a body's bytes to a token, or what is wrong with them |
 //! | `granted.rs` | pure: are these scopes among those of the instance? |
 //! | `universe.rs` | pure: a body's bytes to a domain |
@@ -14,13 +14,13 @@
 
 mod advice;
 mod answer;
-mod ask;
 mod builder;
 mod endpoint;
+mod entry;
 mod exchange;
 mod granted;
 mod id_token;
-mod meter;
+mod limited;
 mod query;
 mod universe;
 
@@ -37,9 +37,9 @@ use tokio::{runtime::Handle, time::timeout};
 
 pub use self::builder::MetadataServerBuilder;
 use self::{
-    ask::{Ask, IdTokenForm},
     builder::DEFAULT_ACCOUNT,
     endpoint::Endpoint,
+    entry::{Entry, IdTokenForm},
     exchange::Answer,
 };
 use crate::{
@@ -171,7 +171,7 @@ impl MetadataServer {
             return Err(AuthError::no_runtime());
         }
         let exchange = async {
-            let answer = timeout(ATTEMPT_TIMEOUT, self.get(Ask::UniverseDomain)).await;
+            let answer = timeout(ATTEMPT_TIMEOUT, self.get(Entry::UniverseDomain)).await;
             answer.unwrap_or_else(|_elapsed| {
                 let reason =
                     format!("the metadata server did not answer within {ATTEMPT_TIMEOUT:?}");
@@ -194,10 +194,10 @@ impl MetadataServer {
     ) -> Result<Token, AuthError> {
         if self.verify_scopes && !scopes.is_empty() {
             // First, so that no token is minted that will not be used.
-            let granted = self.get(Ask::Scopes).await?;
+            let granted = self.get(Entry::Scopes).await?;
             granted::check(scopes, &granted.body)?;
         }
-        let answer = self.get(Ask::AccessToken(scopes)).await?;
+        let answer = self.get(Entry::AccessToken(scopes)).await?;
         let token = answer::access_token(&answer.body)?;
         if answer.of_a_machine && !scopes.is_empty() && !self.verify_scopes {
             self.warn_of_ignored_scopes(request);
@@ -206,12 +206,12 @@ impl MetadataServer {
     }
 
     async fn id_token(&self, audience: &str) -> Result<Token, AuthError> {
-        let answer = self.get(Ask::IdToken(audience, self.id_tokens)).await?;
+        let answer = self.get(Entry::IdToken(audience, self.id_tokens)).await?;
         id_token::id_token(&answer.body, answer.date)
     }
 
-    async fn get(&self, ask: Ask<'_>) -> Result<Answer, AuthError> {
-        exchange::get(&self.endpoint, &self.account, ask, self.flavor_required).await
+    async fn get(&self, entry: Entry<'_>) -> Result<Answer, AuthError> {
+        exchange::get(&self.endpoint, &self.account, entry, self.flavor_required).await
     }
 
     /// Once: what the instance has does not change from fetch to fetch.

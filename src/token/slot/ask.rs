@@ -8,11 +8,11 @@ use super::{
     state::State,
 };
 use crate::{
+    asker::Asker,
     error::AuthError,
     token::{
         clock::{Moment, nanos},
         lease::Lease,
-        rejection::Asker,
         schedule::Phase,
         waiters::Ticket,
     },

@@ -56,11 +56,11 @@ pub(crate) use self::{
 use super::{
     clock::Moment,
     current::{Current, Memo},
-    rejection::Asker,
     stamp::Imprint,
     sync::{AtomicI64, Mutex, MutexGuard, PoisonError},
     value::Token,
 };
+use crate::asker::Asker;
 
 /// The durations a slot goes by; validated by the cache's builder.
 #[derive(Clone, Copy, Debug)]

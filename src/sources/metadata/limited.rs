@@ -1,4 +1,4 @@
-//! Counts what comes in over a connection, and stops at a limit.
+//! `Limited`: counts what comes in over a connection, and stops at a limit.
 //!
 //! It sits below the HTTP parser, so that head, body, chunk sizes and trailers all count.
 
@@ -13,7 +13,7 @@ use pin_project_lite::pin_project;
 use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 pin_project! {
-    pub(super) struct Meter<T> {
+    pub(super) struct Limited<T> {
         #[pin]
         io: T,
         left: usize,
@@ -27,13 +27,13 @@ pub(super) struct TooLarge;
 /// One read's worth: what is wiped before each read.
 const CHUNK: usize = 8 * 1024;
 
-impl<T> Meter<T> {
+impl<T> Limited<T> {
     pub(super) fn new(io: T, limit: usize) -> Self {
         Self { io, left: limit }
     }
 }
 
-impl<T: AsyncRead> AsyncRead for Meter<T> {
+impl<T: AsyncRead> AsyncRead for Limited<T> {
     fn poll_read(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,
@@ -53,7 +53,7 @@ impl<T: AsyncRead> AsyncRead for Meter<T> {
     }
 }
 
-impl<T: AsyncWrite> AsyncWrite for Meter<T> {
+impl<T: AsyncWrite> AsyncWrite for Limited<T> {
     fn poll_write(
         self: Pin<&mut Self>,
         cx: &mut Context<'_>,

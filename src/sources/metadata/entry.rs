@@ -1,4 +1,4 @@
-//! What is asked of a metadata server: which path, with which query.
+//! `Entry`: what is asked of a metadata server: which path, with which query.
 //!
 //! Pure. The same value tells `advice.rs` what a refusal was about.
 
@@ -6,7 +6,7 @@ use super::query;
 use crate::token::request::Scopes;
 
 #[derive(Clone, Copy, Debug)]
-pub(super) enum Ask<'a> {
+pub(super) enum Entry<'a> {
     AccessToken(&'a Scopes),
     IdToken(&'a str, IdTokenForm),
     /// What the account's access tokens can do, whatever is asked for.
@@ -28,7 +28,7 @@ pub(super) struct IdTokenForm {
 const ROOT: &str = "/computeMetadata/v1";
 const ACCOUNTS: &str = "/computeMetadata/v1/instance/service-accounts";
 
-impl Ask<'_> {
+impl Entry<'_> {
     pub(super) fn path(&self, account: &str) -> String {
         match self {
             Self::AccessToken(scopes) if scopes.is_empty() => format!("{ACCOUNTS}/{account}/token"),
@@ -58,22 +58,22 @@ mod tests {
     const DEFAULT: &str = "/computeMetadata/v1/instance/service-accounts/default";
 
     fn id_token(audience: &str, full: bool, licenses: bool) -> String {
-        let path = Ask::IdToken(audience, IdTokenForm { full, licenses }).path("default");
+        let path = Entry::IdToken(audience, IdTokenForm { full, licenses }).path("default");
         path.strip_prefix(DEFAULT).unwrap().to_owned()
     }
 
     #[test]
     fn each_has_its_path() {
         let (none, two) = (Scopes::default(), Scopes::new(["b", "a"]).unwrap());
-        let path = |ask: Ask<'_>| ask.path("default");
-        assert_eq!(path(Ask::AccessToken(&none)), format!("{DEFAULT}/token"));
+        let path = |entry: Entry<'_>| entry.path("default");
+        assert_eq!(path(Entry::AccessToken(&none)), format!("{DEFAULT}/token"));
         assert_eq!(
-            path(Ask::AccessToken(&two)),
+            path(Entry::AccessToken(&two)),
             format!("{DEFAULT}/token?scopes=a%2Cb")
         );
-        assert_eq!(path(Ask::Scopes), format!("{DEFAULT}/scopes"));
+        assert_eq!(path(Entry::Scopes), format!("{DEFAULT}/scopes"));
         assert_eq!(
-            path(Ask::UniverseDomain),
+            path(Entry::UniverseDomain),
             "/computeMetadata/v1/universe/universe-domain"
         );
     }
