@@ -7,6 +7,8 @@
 
 use std::{borrow::Cow, fmt};
 
+use crate::text;
+
 /// Malformed configuration, reported where it was given.
 ///
 /// The message is one line: what was being configured, the offending text, where in it the trouble
@@ -34,13 +36,9 @@ impl ConfigError {
             }
             _ => Cow::Borrowed(given),
         };
-        let mut shown: String = given.chars().take(SHOWN).collect();
-        if shown.len() < given.len() {
-            shown.push('…');
-        }
         Self {
             what,
-            given: shown,
+            given: text::clipped(&given, SHOWN).into_owned(),
             at: None,
             reason: reason.into(),
         }

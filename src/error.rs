@@ -8,6 +8,8 @@ use std::{error::Error, fmt, iter::successors, sync::Arc, time::Duration};
 
 use http::header::MaxSizeReached;
 
+use crate::text;
+
 pub(crate) type BoxError = Box<dyn Error + Send + Sync>;
 
 /// Why a request was not stamped, or a token could not be had.
@@ -206,13 +208,7 @@ impl AuthError {
     pub(crate) fn on_one_line(&self) -> String {
         let causes = successors(Some(self as &dyn Error), |&error| error.source());
         let texts: Vec<_> = causes.take(MOST_CAUSES).map(ToString::to_string).collect();
-        let one_line = |c: char| if c.is_control() { ' ' } else { c };
-        texts
-            .join(": ")
-            .chars()
-            .map(one_line)
-            .take(LONGEST_LINE)
-            .collect()
+        text::clipped(&text::on_one_line(&texts.join(": ")), LONGEST_LINE).into_owned()
     }
 
     pub(crate) fn with_attempts(mut self, attempts: u32) -> Self {

@@ -121,6 +121,7 @@ mod service;
 pub mod sources;
 #[cfg(feature = "test-util")]
 pub mod test_util;
+mod text;
 mod token;
 mod watch;
 

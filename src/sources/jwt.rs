@@ -10,6 +10,8 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 use zeroize::Zeroizing;
 
+use super::seconds;
+
 /// Why there is no expiry to be had.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Fault {
@@ -69,19 +71,7 @@ fn is_object(json: &[u8]) -> bool {
 
 /// RFC 7519's NumericDate, above zero, rounded down.
 fn numeric_date(json: &str) -> Option<SystemTime> {
-    // Neither a string nor `null` nor a sign is the start of a date after 1970.
-    if !json.starts_with(|c: char| c.is_ascii_digit()) {
-        return None;
-    }
-    let seconds = if json.bytes().all(|byte| byte.is_ascii_digit()) {
-        // More digits than fit are later than any date.
-        json.parse().unwrap_or(u64::MAX)
-    } else {
-        // A cast from a float rounds down and saturates.
-        json.parse::<f64>().ok()? as u64
-    };
-    let seconds = Some(seconds.min(LATEST)).filter(|seconds| *seconds > 0)?;
-    UNIX_EPOCH.checked_add(Duration::from_secs(seconds))
+    UNIX_EPOCH.checked_add(Duration::from_secs(seconds::whole(json, LATEST)?))
 }
 
 /// base64url without padding (RFC 7515, section 2), in a buffer that never grows.

@@ -36,6 +36,13 @@ pub(crate) mod metadata;
 ))]
 mod plain;
 mod remark;
+#[cfg(any(
+    feature = "metadata",
+    feature = "token-file",
+    feature = "gcloud",
+    feature = "google-cloud-auth"
+))]
+mod seconds;
 #[cfg(feature = "token-file")]
 mod token_file;
 

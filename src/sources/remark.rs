@@ -4,6 +4,8 @@
 //! Programs and libraries that handle tokens say what went wrong in a line worth showing, and now
 //! and then repeat a token in it. So a word that could be one is left out.
 
+use crate::text;
+
 /// Longest piece that is shown, in characters.
 const SHOWN: usize = 240;
 
@@ -13,14 +15,7 @@ pub(super) const LEFT_OUT: &str = "[left out]";
 
 /// On one line and short: for words that hold no secrets.
 pub(super) fn short(text: &str) -> String {
-    let mut characters = text.chars();
-    // Whatever a terminal would make of them.
-    let tame = |c: char| if c.is_control() { ' ' } else { c };
-    let mut short: String = characters.by_ref().take(SHOWN).map(tame).collect();
-    if characters.next().is_some() {
-        short.push('…');
-    }
-    short
+    text::on_one_line(&text::clipped(text, SHOWN))
 }
 
 /// On one line, short, without words that could be secrets.

@@ -19,7 +19,7 @@ use super::{
     slot::{Outcome, Verdict},
     supply::Supply,
 };
-use crate::error::AuthError;
+use crate::{error::AuthError, text};
 
 /// What users filter by. Not the module's path: modules move.
 pub(crate) const TARGET: &str = "tower_scoped_auth";
@@ -133,10 +133,13 @@ pub(crate) fn abandoned(supply: &Supply) {
     );
 }
 
+/// Longest piece of a panic's message that is told, in characters.
+const MOST_OF_PANIC: usize = 200;
+
 /// The source panicked; the attempt is about to end as a failed one.
 pub(crate) fn panicked(fetcher: &Fetcher, clock: &Clock, panic: &str) {
     if fetcher.log.admits(clock.now().mono) {
-        let panic: String = panic.chars().take(200).collect();
+        let panic = &*text::clipped(panic, MOST_OF_PANIC);
         let source = fetcher.source_name;
         error!(name: "source_panicked", target: TARGET, source, panic, "the token source panicked");
     }

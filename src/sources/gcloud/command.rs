@@ -3,8 +3,12 @@
 use super::GcloudCli;
 use crate::{
     error::{AuthError, Kind},
+    text,
     token::request::TokenRequest,
 };
+
+/// Longest piece of the program's path that an error repeats, in characters.
+const SHOWN: usize = 200;
 
 impl GcloudCli {
     pub(super) fn arguments(&self, request: &TokenRequest) -> Result<Vec<String>, AuthError> {
@@ -42,7 +46,8 @@ impl GcloudCli {
 
     /// What was run, for errors.
     pub(super) fn command(&self, arguments: &[String]) -> String {
-        let program: String = self.program.to_string_lossy().chars().take(200).collect();
+        let program = self.program.to_string_lossy();
+        let program = text::clipped(&program, SHOWN);
         let subcommand = arguments.get(..2).unwrap_or_default().join(" ");
         format!("{program:?} {subcommand}")
     }

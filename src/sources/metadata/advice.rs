@@ -11,7 +11,10 @@ use std::{
 use http::{HeaderMap, StatusCode, header};
 
 use super::entry::Entry;
-use crate::error::{AuthError, Kind};
+use crate::{
+    error::{AuthError, Kind},
+    text,
+};
 
 /// Longest piece of an audience that a message repeats, in characters.
 const SHOWN: usize = 120;
@@ -65,13 +68,8 @@ pub(super) fn status(
     };
     let what = match entry {
         Entry::IdToken(audience, _) => {
-            let shown: String = audience.chars().take(SHOWN).collect();
-            let more = if shown.len() < audience.len() {
-                "…"
-            } else {
-                ""
-            };
-            format!(" to a request for an ID token for {shown:?}{more}")
+            let shown = text::clipped(audience, SHOWN);
+            format!(" to a request for an ID token for {shown:?}")
         }
         Entry::AccessToken(_) => String::new(),
         Entry::Scopes => " to a request for its scopes".to_owned(),

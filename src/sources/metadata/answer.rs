@@ -11,7 +11,7 @@ use zeroize::Zeroizing;
 
 use crate::{
     error::{AuthError, Kind},
-    sources::plain::is_b64token,
+    sources::{plain::is_b64token, seconds},
     token::value::Token,
 };
 
@@ -84,8 +84,6 @@ fn unescaped(json: &str) -> Option<Zeroizing<String>> {
 }
 
 /// Whole seconds above zero, from the JSON text of a number, or of a string of digits.
-///
-/// From the text, because a number that passed through a machine type has lost what it was.
 fn seconds(json: &str) -> Option<u64> {
     let text = match json.strip_prefix('"') {
         Some(rest) => {
@@ -97,17 +95,7 @@ fn seconds(json: &str) -> Option<u64> {
         }
         None => json,
     };
-    // Neither `null` nor `[` nor a sign is the start of a positive number.
-    if !text.starts_with(|c: char| c.is_ascii_digit()) {
-        return None;
-    }
-    let seconds = if text.bytes().all(|byte| byte.is_ascii_digit()) {
-        text.parse().unwrap_or(u64::MAX)
-    } else {
-        // A cast from a float rounds down and saturates.
-        text.parse::<f64>().ok()? as u64
-    };
-    (seconds > 0).then_some(seconds.min(LONGEST_LIFE))
+    seconds::whole(text, LONGEST_LIFE)
 }
 
 #[cfg(test)]

@@ -4,6 +4,7 @@
 
 use crate::{
     error::{AuthError, Kind},
+    text,
     token::request::{Scopes, scopes::CLOUD_PLATFORM},
 };
 
@@ -27,11 +28,8 @@ pub(super) fn check(asked: &Scopes, list: &[u8]) -> Result<(), AuthError> {
     let mut named = String::new();
     for scope in missing.iter().take(NAMED) {
         let separator = if named.is_empty() { "" } else { ", " };
-        let (shown, rest) = match scope.char_indices().nth(SHOWN) {
-            Some((end, _)) => (scope.get(..end).unwrap_or_default(), "…"),
-            None => (*scope, ""),
-        };
-        named.push_str(&format!("{separator}{shown}{rest}"));
+        let shown = text::clipped(scope, SHOWN);
+        named.push_str(&format!("{separator}{shown}"));
     }
     let more = match missing.len().saturating_sub(NAMED) {
         0 => String::new(),

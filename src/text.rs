@@ -1,0 +1,35 @@
+//! Text that is shown to people: short, so that it can stand in an error or a line of a log. Pure.
+
+use std::borrow::Cow;
+
+/// At most `most` characters of it, the last of which is `…` if that is not all.
+pub(crate) fn clipped(text: &str, most: usize) -> Cow<'_, str> {
+    if text.chars().nth(most).is_none() {
+        return Cow::Borrowed(text);
+    }
+    let shown: String = text.chars().take(most.saturating_sub(1)).collect();
+    Cow::Owned(shown + "…")
+}
+
+/// On one line: a space in place of whatever a terminal or a log would make something of.
+pub(crate) fn on_one_line(text: &str) -> String {
+    let tame = |c: char| if c.is_control() { ' ' } else { c };
+    text.chars().map(tame).collect()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn what_is_too_long_is_cut_between_characters() {
+        for (text, expected) in [("", ""), ("äöü", "äöü"), ("äöüß", "äö…")] {
+            assert_eq!(clipped(text, 3), expected);
+        }
+    }
+
+    #[test]
+    fn nothing_ends_a_line() {
+        assert_eq!(on_one_line("a\r\nb\u{1b}[31mc"), "a  b [31mc");
+    }
+}
