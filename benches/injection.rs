@@ -123,6 +123,18 @@ fn extended() -> Request<()> {
     request
 }
 
+/// Requests to two origins in turn, as a client of two Google APIs makes them.
+fn two_origins() -> impl FnMut() -> Request<()> {
+    let mut turn = ["storage", "pubsub"].into_iter().cycle();
+    move || {
+        let mut request = get();
+        let name = turn.next().expect("it goes round");
+        let uri = format!("https://{name}.googleapis.com/v1/some/thing");
+        *request.uri_mut() = uri.parse().expect("valid");
+        request
+    }
+}
+
 /// Each made once, as a program does that has them in its state: a request gets a clone.
 static CHOICES: LazyLock<[Scopes; KEYS]> = LazyLock::new(|| std::array::from_fn(scopes));
 
@@ -220,6 +232,7 @@ fn only(pattern: &str) -> Destinations {
 }
 
 const BARE: &str = "bare";
+const BARE_IN_TURN: &str = "bare; two origins in turn";
 const BARE_WITH_HEADER: &str = "bare; the caller brings Authorization";
 const BARE_WITH_EXTENSION: &str = "bare; an extension of another type";
 const BARE_WITH_SCOPES: &str = "bare; scopes in the extensions";
@@ -250,6 +263,13 @@ const CASES: &[Case] = &[
     } },
     Case { name: "100 patterns", over: BARE, build: || {
         on(layer().destinations(patterns(100)).layer(Sink), get)
+    } },
+    Case { name: BARE_IN_TURN, over: BARE_IN_TURN, build: || on(Sink, two_origins()) },
+    Case { name: "two origins in turn", over: BARE_IN_TURN, build: || {
+        on(layer().layer(Sink), two_origins())
+    } },
+    Case { name: "two origins in turn, 100 patterns", over: BARE_IN_TURN, build: || {
+        on(layer().destinations(patterns(100)).layer(Sink), two_origins())
     } },
     Case { name: "pass_others, to elsewhere (not stamped)", over: BARE, build: || {
         on(layer().destinations(only("https://other.example").pass_others()).layer(Sink), get)

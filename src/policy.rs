@@ -102,7 +102,7 @@ impl Policy {
         if request.extensions().is_some_and(has_wishes) {
             return None;
         }
-        let asker = request.asker(self.destinations.admit(&request.target())?);
+        let asker = self.destinations.admit(&request.target())?;
         let Imprint { header, serial } = supply.warm(memo)?;
         // Looking first whether there is a header would cost as much as putting it there.
         let headers = request.headers_mut();
@@ -123,7 +123,7 @@ impl Policy {
     #[inline(never)]
     pub(crate) fn decide<R: Outgoing>(&self, request: &mut R) -> Decision {
         let asker = match self.destinations.judge(&request.target()) {
-            Verdict::Stamp(judged) => request.asker(judged),
+            Verdict::Stamp(asker) => asker,
             Verdict::Pass => return Decision::Pass,
             Verdict::Refuse(error) => return Decision::Refuse(error),
         };

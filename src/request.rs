@@ -31,13 +31,6 @@ pub(crate) mod sealed {
         fn headers_mut(&mut self) -> &mut HeaderMap;
         /// `None` if the client does not show them.
         fn extensions(&self) -> Option<&Extensions>;
-
-        /// As whom it asks, where its destination was judged to be `judged`: a number that the response can
-        /// [work out](Incoming::answers), if it can.
-        #[inline]
-        fn asker(&self, judged: Asker) -> Asker {
-            judged
-        }
     }
 
     pub trait Incoming {
@@ -111,7 +104,6 @@ mod reqwest_types {
     use super::{
         Asker, AuthRequest, AuthResponse, Extensions, HeaderMap, Scheme, StatusCode, Target, sealed,
     };
-    use crate::destination;
 
     /// What reqwest (0.13) has in place of the URL of a response that was made by hand.
     const NO_URL: &str = "no.url.provided.local";
@@ -135,10 +127,6 @@ mod reqwest_types {
         fn extensions(&self) -> Option<&Extensions> {
             // reqwest keeps them to itself (0.13).
             None
-        }
-
-        fn asker(&self, _: Asker) -> Asker {
-            destination::asker_of(&self.target())
         }
     }
 
@@ -168,7 +156,7 @@ mod reqwest_types {
 
         fn answers(&self, asker: Asker) -> bool {
             let target = target_of(self.url());
-            target.authority == NO_URL || destination::asker_of(&target) == asker
+            target.authority == NO_URL || target.asker() == asker
         }
     }
 }

@@ -13,8 +13,6 @@ mod origin;
 mod pattern;
 mod shortcut;
 
-#[cfg(feature = "reqwest")]
-use std::num::NonZero;
 use std::{fmt, sync::Arc};
 
 pub(crate) use self::origin::{Scheme, Target};
@@ -164,7 +162,7 @@ impl Destinations {
     pub(crate) fn admit(&self, target: &Target<'_>) -> Option<Asker> {
         match &self.allowed {
             Allowed::Origins(origins) => origins.shortcuts.admit(target),
-            Allowed::Inner => Some(origin::asker(target.authority)),
+            Allowed::Inner => Some(target.asker()),
         }
     }
 
@@ -184,7 +182,7 @@ impl Destinations {
             Err(_) => false,
         };
         match origin {
-            Ok(origin) if allowed && !origin.is_metadata_server() => Verdict::Stamp(origin.asker()),
+            Ok(origin) if allowed && !origin.is_metadata_server() => Verdict::Stamp(target.asker()),
             _ if self.pass_others => Verdict::Pass,
             origin => Verdict::Refuse(refusal(patterns, target, origin.err())),
         }
@@ -202,18 +200,6 @@ pub(crate) fn audience_of(target: &Target<'_>) -> Result<String, AuthError> {
                 fault.reason()
             ),
         )),
-    }
-}
-
-/// A number for `target`, whatever the patterns say of it: the same in another URI of the same origin.
-#[cfg(feature = "reqwest")]
-pub(crate) fn asker_of(target: &Target<'_>) -> Asker {
-    let asker = origin::asker(target.authority);
-    match target.scheme {
-        Scheme::Https => asker,
-        Scheme::Http | Scheme::Other | Scheme::Missing => {
-            NonZero::new(!asker.get()).unwrap_or(asker)
-        }
     }
 }
 

@@ -33,7 +33,6 @@ pub(super) struct Origin<'a> {
     pub(super) host: &'a str,
     pub(super) is_v6: bool,
     pub(super) port: u16,
-    authority: &'a str,
 }
 
 /// Why a URI has no origin that could be allowed.
@@ -117,7 +116,6 @@ impl<'a> Origin<'a> {
             host,
             is_v6,
             port,
-            authority,
         })
     }
 
@@ -127,11 +125,6 @@ impl<'a> Origin<'a> {
         // Almost no host is as long as one of them: looking at the length is looking enough.
         matches!(self.host.len(), 8 | 15 | 24) && is_metadata_host(self.host)
             || self.is_v6 && is_metadata_host(self.host)
-    }
-
-    #[inline]
-    pub(super) fn asker(&self) -> Asker {
-        asker(self.authority)
     }
 }
 
@@ -154,37 +147,30 @@ fn is_metadata_address(address: Ipv6Addr) -> bool {
     address == V6 || address == V4_MAPPED
 }
 
-/// A number for an authority. Whatever spellings of one host are told apart costs no more than a
-/// refresh that waits for its pace.
-// As a call: most requests go to an origin whose number is known, and would run around it.
-#[inline(never)]
-pub(super) fn asker(authority: &str) -> Asker {
-    let bytes = authority.as_bytes();
-    let (words, rest) = bytes.as_chunks::<8>();
-    let hash = words
-        .iter()
-        .fold(0, |hash, word| mix(hash, u64::from_le_bytes(*word)));
-    // The last eight bytes, where there are so many, some of which have had their turn.
-    match bytes.last_chunk() {
-        Some(last) => number(hash, u64::from_le_bytes(*last)),
-        None => number(
-            rest.iter()
-                .fold(hash, |hash, byte| mix(hash, u64::from(*byte))),
-            0,
-        ),
+impl Target<'_> {
+    /// A number for scheme and authority, the same wherever they are the same. Whatever spellings of one host
+    /// are told apart costs no more than a refresh that waits for its pace.
+    ///
+    /// Eight bytes at a time, the last eight for themselves: no defence against collisions is needed, for
+    /// two origins that share a number merely share a wait.
+    // As a call: most requests go to an origin whose number is known, and would run around it.
+    #[inline(never)]
+    pub(crate) fn asker(&self) -> Asker {
+        let bytes = self.authority.as_bytes();
+        let (words, rest) = bytes.as_chunks::<8>();
+        let words = words.iter().map(|word| u64::from_le_bytes(*word));
+        let rest = rest.iter().map(|byte| u64::from(*byte));
+        let scheme = self.scheme as u64;
+        let hash = match bytes.last_chunk() {
+            Some(last) => mix(words.fold(scheme, mix), u64::from_le_bytes(*last)),
+            None => rest.fold(scheme, mix),
+        };
+        // Never zero, for which the lowest bit is given up.
+        Asker::MIN | hash
     }
 }
 
-/// The last step of a hash. The lowest bit is given up for never being zero.
-#[inline]
-pub(super) fn number(hash: u64, word: u64) -> Asker {
-    Asker::MIN | mix(hash, word)
-}
-
-/// Rotate, xor, multiply, eight bytes at a time: no defence against collisions is needed, for two
-/// origins that share a number merely share a wait.
-#[inline]
-pub(super) fn mix(hash: u64, word: u64) -> u64 {
+fn mix(hash: u64, word: u64) -> u64 {
     const FACTOR: u64 = 0x9E37_79B9_7F4A_7C15;
     (hash.rotate_left(5) ^ word).wrapping_mul(FACTOR)
 }

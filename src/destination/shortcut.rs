@@ -8,7 +8,7 @@
 
 use std::sync::OnceLock;
 
-use super::origin::{METADATA_NAMES, Scheme, Target, mix, number};
+use super::origin::{METADATA_NAMES, Scheme, Target};
 use crate::asker::Asker;
 
 /// Patterns in the form in which they are quickly compared.
@@ -140,12 +140,16 @@ impl Shortcuts {
         {
             return Some(familiar.asker);
         }
-        self.find(target.scheme, authority)
+        self.find(target)
     }
 
     #[inline(never)]
-    fn find(&self, scheme: Scheme, authority: &[u8]) -> Option<Asker> {
-        let asker = self.compare(scheme, authority)?;
+    fn find(&self, target: &Target<'_>) -> Option<Asker> {
+        let (scheme, authority) = (target.scheme, target.authority.as_bytes());
+        if !self.covers(scheme, authority) {
+            return None;
+        }
+        let asker = target.asker();
         if self.familiar.get().is_none()
             && let Some(familiar) = Familiar::of(scheme, authority, asker)
         {
@@ -155,29 +159,22 @@ impl Shortcuts {
         Some(asker)
     }
 
-    fn compare(&self, scheme: Scheme, authority: &[u8]) -> Option<Asker> {
-        let last = last_word(authority)?;
-        for shortcut in &self.list {
-            if shortcut.last != last || shortcut.scheme != scheme {
-                continue;
-            }
-            let Some(before) = authority.len().checked_sub(shortcut.text.len()) else {
-                continue;
-            };
-            let Some((labels, tail)) = authority.split_at_checked(before) else {
-                continue;
-            };
-            if !shortcut.is_text(tail) {
-                continue;
-            }
-            if shortcut.is_suffix {
-                return labels_number(authority, labels.len());
-            }
-            if labels.is_empty() {
-                return Some(number(shortcut.first, last));
-            }
-        }
-        None
+    fn covers(&self, scheme: Scheme, authority: &[u8]) -> bool {
+        let Some(last) = last_word(authority) else {
+            return false;
+        };
+        let alike = |shortcut: &&Shortcut| shortcut.last == last && shortcut.scheme == scheme;
+        self.list.iter().filter(alike).any(|shortcut| {
+            let labels = authority.len().checked_sub(shortcut.text.len());
+            let parts = labels.and_then(|labels| authority.split_at_checked(labels));
+            parts.is_some_and(|(labels, tail)| {
+                shortcut.is_text(tail)
+                    && match shortcut.is_suffix {
+                        true => labels_are_plain(authority, labels.len()),
+                        false => labels.is_empty(),
+                    }
+            })
+        })
     }
 }
 
@@ -186,40 +183,37 @@ fn last_word(bytes: &[u8]) -> Option<u64> {
     bytes.last_chunk().map(|word| u64::from_le_bytes(*word))
 }
 
-/// A number for the labels in front of a suffix, if there are any and they are plain: letters in
-/// lower case, digits, hyphens, and dots that stand neither first, nor last, nor side by side.
+/// Are there labels in front of a suffix, and are they plain: letters in lower case, digits, hyphens, and
+/// dots that stand neither first, nor last, nor side by side?
 ///
 /// The suffix takes at least eight bytes, all of them plain, and begins with a dot: so a word that
 /// begins in the labels is a word of the authority, and a dot at the labels' end has a neighbour.
 #[inline]
-fn labels_number(authority: &[u8], labels: usize) -> Option<Asker> {
-    let word = u64::from_le_bytes(*authority.first_chunk()?);
-    let first = word & u64::from(u8::MAX);
-    if first == u64::from(b'.') || !is_plain(word) {
-        return None;
+fn labels_are_plain(authority: &[u8], labels: usize) -> bool {
+    let Some(first) = authority.first_chunk() else {
+        return false;
+    };
+    let word = u64::from_le_bytes(*first);
+    if first.first() == Some(&b'.') || !is_plain(word) {
+        return false;
     }
     // Short enough for the suffix's dot to be in the word.
-    if labels < WORD {
-        return Some(number(0, word));
-    }
-    longer_labels_number(authority, labels, word)
+    labels < WORD || longer_labels_are_plain(authority, labels)
 }
 
-fn longer_labels_number(authority: &[u8], labels: usize, word: u64) -> Option<Asker> {
+fn longer_labels_are_plain(authority: &[u8], labels: usize) -> bool {
     // Windows of eight bytes, each beginning with the last byte of the one before: of any two
     // neighbours there is a window that holds both. The last one ends with the suffix's dot.
     let last = labels.saturating_sub(WORD - 1);
-    let (mut hash, mut at) = (mix(0, word), 0);
+    let mut at = 0;
     while at < last {
         at = last.min(at + WORD - 1);
-        let window = authority.get(at..)?.first_chunk()?;
-        let word = u64::from_le_bytes(*window);
-        if !is_plain(word) {
-            return None;
+        let window = authority.get(at..).and_then(<[u8]>::first_chunk);
+        if !window.is_some_and(|window| is_plain(u64::from_le_bytes(*window))) {
+            return false;
         }
-        hash = mix(hash, word);
     }
-    Some(number(hash, 0))
+    true
 }
 
 /// Eight bytes at once: each a lower-case letter, a digit, a hyphen or a dot, and no two dots side
@@ -255,7 +249,7 @@ mod tests {
 
     #[test]
     fn the_familiar_origin_is_told_from_all_others() {
-        let asker = number(0, 0);
+        let asker = Asker::MIN;
         for length in 0..64 {
             let authority: Vec<u8> = (b'a'..=b'z').cycle().take(length).collect();
             let familiar = Familiar::of(Scheme::Https, &authority, asker);
@@ -317,7 +311,7 @@ mod tests {
             let plain = labels.bytes().all(|b| matches!(b, b'a'..=b'c' | b'-' | b'.'));
             let odd = labels.starts_with('.') || labels.ends_with('.') || labels.contains("..");
             prop_assert_eq!(
-                labels_number(authority.as_bytes(), labels.len()).is_some(),
+                labels_are_plain(authority.as_bytes(), labels.len()),
                 plain && !odd
             );
         }
