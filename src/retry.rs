@@ -41,7 +41,8 @@ pub(crate) struct SentAgain;
 /// A body has to be `Clone` for its request to be repeatable, which bodies that can be sent only
 /// once are not. For `reqwest`, whose requests say at run time whether they can be cloned, one with
 /// a streaming body is sent once; and a 401 of another origin, to which `reqwest` followed a redirect
-/// without our token, repeats nothing.
+/// without our token, repeats nothing. (If that one sends it back again, the answer looks like that of the
+/// first: where this matters, give `reqwest` the policy to follow no redirects.)
 ///
 /// A failed gRPC call is an HTTP 200: `grpc-status: 16` is not seen here.
 #[derive(Clone, Debug, Default)]

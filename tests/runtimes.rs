@@ -10,7 +10,7 @@
 mod support;
 
 use std::{
-    sync::mpsc,
+    sync::{Arc, Mutex, mpsc},
     thread,
     time::{Duration, Instant},
 };
@@ -20,7 +20,8 @@ use support::{Answer, BUCKET, FakeMds, Inner, Reply, Script, TraceTap, send};
 use tokio::runtime::{Builder, Runtime};
 use tower::Layer;
 use tower_scoped_auth::{
-    Audience, ScopedAuth, ScopedAuthLayer, Scopes, TokenCache, TokenRequest, test_util::TestClock,
+    Audience, ScopedAuth, ScopedAuthLayer, Scopes, Token, TokenCache, TokenRequest, TokenSource,
+    test_util::TestClock,
 };
 
 fn current_thread() -> Runtime {
@@ -199,6 +200,101 @@ fn s085_who_stands_in_line_for_a_runtime_that_fell_idle_swallows_no_turn() {
         }
     });
     drop(idle);
+}
+
+/// Whoever notices that turns were not given back is the one that waits for longest, and keeps its place.
+#[test]
+fn s085_who_notices_keeps_its_place_in_the_line() {
+    let order = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&order);
+    let source = Script::new(move |call| {
+        if call.number <= 16 {
+            return Answer::hang();
+        }
+        let scopes = call.request.scopes().unwrap();
+        let key: usize = scopes.iter().next().unwrap().parse().unwrap();
+        seen.lock().unwrap().push(key);
+        Answer::token("tok", 3599)
+    });
+    let cache = TokenCache::builder(source.clone())
+        .attempt_timeout(Duration::from_millis(300))
+        .build()
+        .unwrap();
+    let idle = current_thread();
+    idle.block_on(async {
+        for key in 0..16 {
+            assert!(cache.token(&numbered(key)).now_or_never().is_none());
+        }
+        while source.calls() < 16 {
+            tokio::task::yield_now().await;
+        }
+    });
+    current_thread().block_on(async {
+        let mut asked = Vec::new();
+        for key in 100..132 {
+            let cache = cache.clone();
+            asked.push(tokio::spawn(async move {
+                cache.token(&numbered(key)).await.map(drop)
+            }));
+            tokio::time::sleep(Duration::from_millis(2)).await;
+        }
+        for one in asked {
+            one.await.unwrap().unwrap();
+        }
+    });
+    assert!(order.lock().unwrap().iter().copied().eq(100..132));
+    drop(idle);
+}
+
+/// Fails in its second attempt, and says to come back in a minute.
+struct Limited(Script);
+
+impl TokenSource for Limited {
+    type Error = <Script as TokenSource>::Error;
+
+    async fn fetch(&self, request: TokenRequest) -> Result<Token, Self::Error> {
+        self.0.fetch(request).await
+    }
+
+    fn retry_after(&self, _: &Self::Error) -> Option<Duration> {
+        Some(Duration::from_secs(60))
+    }
+}
+
+#[test]
+fn s086_a_runtime_that_goes_takes_the_expirys_own_attempt_not_with_it() {
+    let script = Script::new(|call| match call.number {
+        1 => Answer::token("tok-1", 3599),
+        2 => Answer::failure("busy"),
+        3 => Answer::hang(),
+        _ => Answer::token("tok-2", 3599),
+    });
+    let clock = TestClock::new();
+    let cache = TokenCache::builder(Limited(script.clone())).clock(clock.clone());
+    let (cache, wanted) = (cache.build().unwrap(), numbered(0));
+    let stays = current_thread();
+    stays.block_on(cache.token(&wanted)).unwrap();
+    // Attempts keep a second's distance.
+    thread::sleep(Duration::from_millis(1_050));
+    clock.suspend(Duration::from_secs(3_500));
+    stays.block_on(async {
+        cache.token(&wanted).await.unwrap();
+        while cache.status(&wanted).last_error().is_none() {
+            tokio::task::yield_now().await;
+        }
+    });
+    clock.suspend(Duration::from_secs(100));
+    let goes = current_thread();
+    goes.block_on(async {
+        // A second after the attempt that failed.
+        let asked = tokio::time::timeout(Duration::from_millis(1_500), cache.token(&wanted));
+        asked.await.unwrap_err();
+    });
+    assert_eq!(script.calls(), 3);
+    drop(goes);
+    let begun = Instant::now();
+    stays.block_on(cache.token(&wanted)).unwrap();
+    assert!(begun.elapsed() < Duration::from_secs(11));
 }
 
 #[test]

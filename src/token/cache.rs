@@ -111,7 +111,8 @@ impl TokenCache {
     ///
     /// Compare and clear: a token that was replaced meanwhile changes nothing. True if a token was
     /// taken out. The server may hand out the same token again; it is then used again, unless that
-    /// answers a fetch that was begun before: another one follows within two seconds.
+    /// answers a fetch that was begun before: another one follows. A server that has brought nothing new for a
+    /// while is asked at its pace, up to ten seconds later.
     pub fn invalidate(&self, token: &Token) -> bool {
         let supplies = self.inner.supplies.load();
         supplies

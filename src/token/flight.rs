@@ -50,7 +50,7 @@ impl Queued {
 pub(super) fn serve_line(fetcher: &Arc<Fetcher>, now: Moment) {
     // A runtime that has gone drops a task where it is spawned, which would serve those behind it in turn,
     // each one deeper.
-    let Some(_serving) = Serving::begin() else {
+    let Some(_serving) = Serving::begin(fetcher) else {
         return;
     };
     let until = fetcher.limits.overdue_at(now);
@@ -79,24 +79,28 @@ pub(super) fn serve_line(fetcher: &Arc<Fetcher>, now: Moment) {
 }
 
 thread_local! {
-    static IS_SERVING: Cell<bool> = const { Cell::new(false) };
+    /// Whose line this thread serves: the address of a fetcher, which is not looked at; 0 for nobody's.
+    static SERVED: Cell<usize> = const { Cell::new(0) };
 }
 
-/// This thread serves the line.
-struct Serving;
+/// This thread serves a line.
+struct Serving {
+    before: usize,
+}
 
 impl Serving {
-    /// `None` if it did already.
-    fn begin() -> Option<Self> {
-        let others = IS_SERVING.replace(true);
+    /// `None` if it serves this one already.
+    fn begin(fetcher: &Arc<Fetcher>) -> Option<Self> {
+        let this = Arc::as_ptr(fetcher).addr();
+        let before = SERVED.replace(this);
         // Not `then_some`, which would make one to drop it.
-        (!others).then(|| Self)
+        (before != this).then(|| Self { before })
     }
 }
 
 impl Drop for Serving {
     fn drop(&mut self) {
-        IS_SERVING.set(false);
+        SERVED.set(self.before);
     }
 }
 

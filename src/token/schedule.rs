@@ -171,6 +171,16 @@ impl Pace {
         self.last_start = now;
     }
 
+    pub(crate) fn last_start(&self) -> Moment {
+        self.last_start
+    }
+
+    /// The attempt that started last came to nothing, for no fault of the source: it was not made. The one
+    /// before it started at `last_start`.
+    pub(crate) fn not_made(&mut self, last_start: Moment) {
+        self.last_start = last_start;
+    }
+
     /// The attempt brought a token that needs no refresh for now.
     pub(crate) fn progressed(&mut self, now: i64) {
         *self = Self {

@@ -132,10 +132,10 @@ impl Supply {
     #[cold]
     fn stale(self: &Arc<Self>, now: Moment, asker: Option<Asker>) -> Option<Imprint> {
         let runtime = Handle::try_current();
-        let allowance = self.fetcher.allowance(runtime.is_ok(), now);
+        let allowance = self.allowance(runtime.is_ok(), now);
         let (imprint, launch) = self.slot.stale(now, asker, allowance)?;
-        if let Ok(runtime) = runtime {
-            self.settle(launch, now, &runtime);
+        if let (Some(launch), Ok(runtime)) = (launch, runtime) {
+            self.launch(launch, now, &runtime);
         }
         Some(imprint)
     }
@@ -149,10 +149,10 @@ impl Supply {
         waited: Duration,
     ) -> Step {
         let runtime = Handle::try_current();
-        let allowance = self.fetcher.allowance(runtime.is_ok(), now);
+        let allowance = self.allowance(runtime.is_ok(), now);
         let (step, launch) = self.slot.look(ask, now, waker, allowance, waited);
-        if let Ok(runtime) = runtime {
-            self.settle(launch, now, &runtime);
+        if let (Some(launch), Ok(runtime)) = (launch, runtime) {
+            self.launch(launch, now, &runtime);
         }
         step
     }
@@ -161,8 +161,10 @@ impl Supply {
     pub(crate) fn tend(self: &Arc<Self>, runtime: &Handle) -> Duration {
         let now = self.now();
         self.report_left(now);
-        let allowance = self.fetcher.allowance(true, now);
-        self.settle(self.slot.tend(now, allowance), now, runtime);
+        let allowance = self.allowance(true, now);
+        if let Some(launch) = self.slot.tend(now, allowance) {
+            self.launch(launch, now, runtime);
+        }
         let pause = self.slot.next_due(now).saturating_sub(now.mono);
         let pause = Duration::from_nanos(pause.max(0).unsigned_abs());
         match allowance {
@@ -174,19 +176,23 @@ impl Supply {
         }
     }
 
-    /// What was decided to begin stands in line, and the line moves on.
-    fn settle(self: &Arc<Self>, launch: Option<Launch>, now: Moment, runtime: &Handle) {
-        if let Some(launch) = launch {
-            if let Some(superseded) = launch.supersedes {
-                superseded.abort();
-            }
-            if launch.ahead {
-                self.fetcher.refreshes.charge(now.mono);
-            }
-            drop(launch.freed);
-            let queued = Queued::new(launch.id, self, runtime.clone());
-            self.fetcher.turns.enter(queued);
+    /// What may begin now. Those in line come first: a turn that was not given back is noticed here, and
+    /// whoever notices is not to take it for itself.
+    fn allowance(&self, has_runtime: bool, now: Moment) -> Allowance {
+        serve_line(&self.fetcher, now);
+        self.fetcher.allowance(has_runtime, now)
+    }
+
+    fn launch(self: &Arc<Self>, launch: Launch, now: Moment, runtime: &Handle) {
+        if let Some(superseded) = launch.supersedes {
+            superseded.abort();
         }
+        if launch.ahead {
+            self.fetcher.refreshes.charge(now.mono);
+        }
+        drop(launch.freed);
+        let queued = Queued::new(launch.id, self, runtime.clone());
+        self.fetcher.turns.enter(queued);
         serve_line(&self.fetcher, now);
     }
 }

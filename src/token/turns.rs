@@ -81,11 +81,15 @@ impl Taken {
 }
 
 impl Turn {
-    /// It is not taken away before `until`. False if it was already.
+    /// It is not taken away before `until`. False if it was already, and somebody else has it.
     pub(crate) fn extend(&self, until: i64) -> bool {
-        let mut taken = lock(&self.taken);
-        let mine = taken.turns.iter_mut().find(|(id, _)| *id == self.id);
-        mine.map(|(_, end)| *end = until).is_some()
+        let turns = &mut lock(&self.taken).turns;
+        turns.retain(|(id, _)| *id != self.id);
+        let room = turns.len() < MOST;
+        if room {
+            turns.push((self.id, until));
+        }
+        room
     }
 }
 
@@ -128,20 +132,25 @@ mod tests {
         for who in 0..=MOST {
             turns.enter(who);
         }
-        let held: Vec<_> = (0..MOST).map(|_| turns.next(0, 10).unwrap().1).collect();
+        let mut held: Vec<_> = (0..MOST).map(|_| turns.next(0, 10).unwrap().1).collect();
         assert!(held[0].extend(20));
         assert!(turns.next(9, 19).is_none());
         let (_, late) = turns.next(10, 30).unwrap();
         assert!(held[0].extend(25), "it had more time");
-        assert!(!held[1].extend(25), "it is gone");
-        for who in 2..MOST {
+        assert!(
+            held[2].extend(25),
+            "it was taken away, and nobody wanted it"
+        );
+        for who in 3..MOST {
             turns.enter(who);
         }
-        let others: Vec<_> = (2..MOST).map(|_| turns.next(10, 30).unwrap()).collect();
+        let others: Vec<_> = (3..MOST).map(|_| turns.next(10, 30).unwrap()).collect();
         assert!(turns.are_taken(10), "no more than there are");
+        assert!(!held[1].extend(25), "others have them all");
         // What is given back too late is nobody's.
-        drop(held.into_iter().nth(1));
-        assert_eq!(others.len(), MOST - 2);
+        drop(held.remove(1));
+        assert!(turns.are_taken(10));
+        assert_eq!(others.len(), MOST - 3);
         drop(late);
         assert!(!turns.are_taken(10));
     }

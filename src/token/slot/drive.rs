@@ -136,7 +136,7 @@ impl Slot {
             dry,
             abort: None,
             turn: None,
-            refused: None,
+            after: state.pace.last_start(),
         });
         state.pace.started(now);
         self.note_quiet(state, lease, now);

@@ -53,9 +53,11 @@ impl Slot {
             let mut state = self.lock();
             let flight = state.flight.take_if(|flight| flight.id == id);
             let out_of_favour = state.invalidated || self.holds_rejected();
-            let result = result.and_then(|(token, sent)| match &flight {
-                Some(flight) if flight.has_refused(&token) => Ok(Outcome::Unchanged),
-                _ => self.accept(&mut state, token, sent, now, draw),
+            let result = result.and_then(|(token, sent)| {
+                if state.has_refused(&token, id) {
+                    return Ok(Outcome::Unchanged);
+                }
+                self.accept(&mut state, token, sent, now, draw)
             });
             // Kept until the lock is given back: to drop the last error may run the source's code.
             let past = state.trouble.clone();
@@ -100,6 +102,8 @@ impl Slot {
             // not be asked in a tight loop.
             if state.abandoned > 1 {
                 state.pace.failed(now.mono, None, draw);
+            } else {
+                state.pace.not_made(flight.after);
             }
             self.note_quiet(&state, self.current.load().as_deref(), now);
             (state.waiters.drain(), flight)
@@ -146,6 +150,7 @@ impl Slot {
         };
         state.generation = lease.generation();
         state.invalidated = false;
+        state.refused = None;
         // Published here, before anyone is woken.
         self.current.store(Some(Arc::new(lease)));
         Ok(Outcome::Published)

@@ -46,7 +46,10 @@ use std::{sync::atomic::Ordering, time::Duration};
 
 use tokio::task::AbortHandle;
 
-use self::{ask::Need, state::State};
+use self::{
+    ask::Need,
+    state::{Refused, State},
+};
 pub(crate) use self::{
     ask::{Ask, Step},
     drive::{Allowance, Launch, Missed},
@@ -178,8 +181,11 @@ impl Slot {
         }
         state.invalidated = true;
         self.current.store(None);
-        if let Some(flight) = &mut state.flight {
-            flight.refused = Some(token.clone());
+        if state.flight.is_some() {
+            state.refused = Some(Refused {
+                token: token.clone(),
+                until: state.flights,
+            });
         }
         true
     }
@@ -275,6 +281,27 @@ mod tests {
 
         rejection::report(sent_before.serial, NonZeroU64::MIN);
         assert!(slot.peek(start).is_none());
+    }
+
+    #[test]
+    fn what_was_asked_for_before_an_invalidation_does_not_undo_it() {
+        let at = |seconds: u32| Moment { mono: 0, wall: 0 }.plus(seconds * SECOND);
+        let token = |name| Token::new(name, 3600 * SECOND);
+        let begin = |slot: &Slot, now| slot.tend(now, Allowance::Anything).unwrap().id;
+        for superseded in [false, true] {
+            let slot = Slot::new(LIMITS);
+            let _ = slot.finish(begin(&slot, at(0)), Ok((token("bad"), at(0))), at(0), 0.0);
+            let before = begin(&slot, at(3400));
+            assert!(slot.invalidate(&token("bad")));
+            let next = superseded.then(|| begin(&slot, at(3403)));
+            let late = Ok((token("bad"), at(3400)));
+            let _ = slot.finish(before, late, at(3404), 0.0);
+            assert!(slot.warm_token(at(3404)).is_none(), "{superseded}");
+            // What was asked for afterwards is the server's word.
+            let next = next.unwrap_or_else(|| begin(&slot, at(3410)));
+            let _ = slot.finish(next, Ok((token("bad"), at(3410))), at(3410), 0.0);
+            assert!(slot.warm_token(at(3410)).is_some(), "{superseded}");
+        }
     }
 
     #[test]

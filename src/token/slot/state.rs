@@ -30,6 +30,7 @@ pub(super) struct State {
     pub(super) generation: u64,
     /// The application took the token out of service; the next one may be fetched at once.
     pub(super) invalidated: bool,
+    pub(super) refused: Option<Refused>,
     pub(super) trouble: Option<Trouble>,
 }
 
@@ -43,16 +44,16 @@ pub(super) struct Flight {
     pub(super) abort: Option<AbortHandle>,
     /// Its turn. Kept here, because a task in a runtime that does not run gives nothing back.
     pub(super) turn: Option<Turn>,
-    /// Taken out of service while it flew: what was asked for before that may still be the answer.
-    pub(super) refused: Option<Token>,
+    /// The start of the attempt before it.
+    pub(super) after: Moment,
 }
 
-impl Flight {
-    pub(super) fn has_refused(&self, token: &Token) -> bool {
-        self.refused
-            .as_ref()
-            .is_some_and(|refused| refused.same_secret(token))
-    }
+/// A token that was taken out of service while it was asked for: what was asked before may still be answered
+/// with it.
+pub(super) struct Refused {
+    pub(super) token: Token,
+    /// The first flight that was begun afterwards.
+    pub(super) until: u64,
 }
 
 /// What has been going wrong since the last success.
@@ -82,6 +83,7 @@ impl State {
             abandoned: 0,
             generation: 0,
             invalidated: false,
+            refused: None,
             trouble: None,
         }
     }
@@ -93,6 +95,13 @@ impl State {
             return i64::MIN;
         }
         self.pace.next(lease.map(Lease::edges), now)
+    }
+
+    /// True if flight `id` was begun before this token was taken out of service.
+    pub(super) fn has_refused(&self, token: &Token, id: u64) -> bool {
+        self.refused
+            .as_ref()
+            .is_some_and(|refused| id < refused.until && refused.token.same_secret(token))
     }
 
     pub(super) fn waited_in_vain(&self, waited: Duration) -> AuthError {
