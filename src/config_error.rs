@@ -2,8 +2,8 @@
 //! destination pattern, a duration.
 //!
 //! Knows the text it was given and where in it the trouble is; knows nothing of requests, tokens
-//! or sources. The text is configuration, never a secret: what could be a password, or a token that serves as a user's name, before an
-//! `@` is left out.
+//! or sources. The text is configuration, never a secret: what could be a password, or a token that serves
+//! as a user's name, before an `@` is left out.
 
 use std::{borrow::Cow, fmt};
 

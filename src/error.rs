@@ -208,7 +208,7 @@ impl AuthError {
     pub(crate) fn on_one_line(&self) -> String {
         let causes = successors(Some(self as &dyn Error), |&error| error.source());
         let texts: Vec<_> = causes.take(MOST_CAUSES).map(ToString::to_string).collect();
-        text::clipped(&text::on_one_line(&texts.join(": ")), LONGEST_LINE).into_owned()
+        text::on_one_line(&texts.join(": "), LONGEST_LINE)
     }
 
     pub(crate) fn with_attempts(mut self, attempts: u32) -> Self {

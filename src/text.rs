@@ -11,10 +11,10 @@ pub(crate) fn clipped(text: &str, most: usize) -> Cow<'_, str> {
     Cow::Owned(shown + "…")
 }
 
-/// On one line: a space in place of whatever a terminal or a log would make something of.
-pub(crate) fn on_one_line(text: &str) -> String {
+/// The same on one line: a space in place of whatever a terminal or a log would make something of.
+pub(crate) fn on_one_line(text: &str, most: usize) -> String {
     let tame = |c: char| if c.is_control() { ' ' } else { c };
-    text.chars().map(tame).collect()
+    clipped(text, most).chars().map(tame).collect()
 }
 
 #[cfg(test)]
@@ -30,6 +30,6 @@ mod tests {
 
     #[test]
     fn nothing_ends_a_line() {
-        assert_eq!(on_one_line("a\r\nb\u{1b}[31mc"), "a  b [31mc");
+        assert_eq!(on_one_line("a\r\nb\u{1b}[31mc", 10), "a  b [31mc");
     }
 }

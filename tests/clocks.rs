@@ -15,8 +15,7 @@ use support::{Answer, BUCKET, Inner, Script, send};
 use tokio::time::{Instant, sleep, sleep_until};
 use tower::Layer;
 use tower_scoped_auth::{
-    ScopedAuth, ScopedAuthLayer, Scopes, Token, TokenCache, TokenRequest, TokenSource, TokenState,
-    test_util::TestClock,
+    ScopedAuth, ScopedAuthLayer, Scopes, TokenCache, TokenRequest, TokenState, test_util::TestClock,
 };
 
 fn secs(seconds: u64) -> Duration {
@@ -92,30 +91,18 @@ async fn s106_the_machine_sleeps_for_two_hours() {
     );
 }
 
-/// Says when to come back, if it fails.
-struct Limited(Script, Option<Duration>);
-
-impl TokenSource for Limited {
-    type Error = <Script as TokenSource>::Error;
-
-    async fn fetch(&self, request: TokenRequest) -> Result<Token, Self::Error> {
-        self.0.fetch(request).await
-    }
-
-    fn retry_after(&self, _: &Self::Error) -> Option<Duration> {
-        self.1
-    }
-}
-
 #[tokio::test(start_paused = true)]
 async fn s106_the_expiry_is_worth_an_attempt_when_the_machine_slept_across_it() {
     for retry_after in [None, Some(secs(60))] {
-        let script = Script::new(|call| match call.number {
+        let mut script = Script::new(|call| match call.number {
             2 => Answer::failure("busy"),
             number => Answer::token(format!("tok-{number}"), 3599),
         });
+        if let Some(wait) = retry_after {
+            script = script.with_retry_after(wait);
+        }
         let (clock, inner) = (TestClock::new(), Inner::new());
-        let cache = TokenCache::builder(Limited(script.clone(), retry_after))
+        let cache = TokenCache::builder(script.clone())
             .clock(clock.clone())
             .build()
             .unwrap();

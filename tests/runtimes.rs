@@ -20,8 +20,8 @@ use support::{Answer, BUCKET, FakeMds, Inner, Reply, Script, TraceTap, send};
 use tokio::runtime::{Builder, Runtime};
 use tower::Layer;
 use tower_scoped_auth::{
-    Audience, ScopedAuth, ScopedAuthLayer, Scopes, Token, TokenCache, TokenRequest, TokenSource,
-    test_util::TestClock,
+    Audience, AuthError, ScopedAuth, ScopedAuthLayer, Scopes, Token, TokenCache, TokenCacheBuilder,
+    TokenRequest, test_util::TestClock,
 };
 
 fn current_thread() -> Runtime {
@@ -102,78 +102,65 @@ fn s085_the_runtime_falls_idle_in_the_middle_of_its_fetch() {
     drop(idle);
 }
 
-#[test]
-fn s085_runtimes_that_fall_idle_keep_no_turn() {
-    const TURNS: usize = 16;
+/// Fetches that may run at once.
+const TURNS: usize = 16;
 
-    // As many as may run at once hang; the rest is answered.
-    let source = Script::new(|call| match call.number {
+/// Its first calls hang, as many as may run at once; the others are answered.
+fn all_turns_hang() -> Script {
+    Script::new(|call| match call.number {
         ..=TURNS => Answer::hang(),
         _ => Answer::token("tok", 3599),
-    });
-    let cache = TokenCache::builder(source.clone())
-        .attempt_timeout(Duration::from_millis(300))
-        .build()
-        .unwrap();
-    let wanted = |n: usize| TokenRequest::access_token(Scopes::new([n.to_string()]).unwrap());
-    let idle = current_thread();
-    let begins = (0..TURNS).map(|n| {
-        let cache = cache.clone();
-        async move {
-            assert!(cache.token(&wanted(n)).now_or_never().is_none());
-        }
-    });
-    idle.block_on(async {
-        join_all(begins).await;
-        while source.calls() < TURNS {
-            tokio::task::yield_now().await;
-        }
-    });
-    // Nobody drives them from here on. Whoever asks takes over, and has a turn for it.
-    current_thread().block_on(async {
-        let all = (0..2 * TURNS).map(|n| {
-            let cache = cache.clone();
-            async move { cache.token(&wanted(n)).await.map(drop) }
-        });
-        for one in join_all(all).await {
-            one.unwrap();
-        }
-    });
-    assert_eq!(source.calls(), 3 * TURNS);
-    drop(idle);
+    })
 }
 
-/// Begins a fetch for each key in a runtime that nobody drives from then on. The first 16 calls of the
-/// source hang.
-fn fall_idle_with(keys: usize) -> (Runtime, TokenCache) {
-    let source = Script::new(|call| match call.number {
-        ..=16 => Answer::hang(),
-        _ => Answer::token("tok", 3599),
-    });
-    let cache = TokenCache::builder(source.clone())
-        .attempt_timeout(Duration::from_millis(300))
-        .max_wait(Duration::from_secs(3))
-        .build()
-        .unwrap();
-    let idle = current_thread();
-    idle.block_on(async {
-        for key in 0..keys {
-            assert!(cache.token(&numbered(key)).now_or_never().is_none());
-        }
-        while source.calls() < 16 {
-            tokio::task::yield_now().await;
-        }
-    });
-    (idle, cache)
+fn impatient(source: &Script) -> TokenCacheBuilder<Script> {
+    TokenCache::builder(source.clone()).attempt_timeout(Duration::from_millis(300))
 }
 
 fn numbered(key: usize) -> TokenRequest {
     TokenRequest::access_token(Scopes::new([key.to_string()]).unwrap())
 }
 
+/// A runtime in which a fetch has begun for each key, as far as there are turns. Nobody drives it from then
+/// on.
+fn fall_idle_with(keys: usize, cache: &TokenCache, source: &Script) -> Runtime {
+    let idle = current_thread();
+    idle.block_on(async {
+        for key in 0..keys {
+            assert!(cache.token(&numbered(key)).now_or_never().is_none());
+        }
+        while source.calls() < TURNS {
+            tokio::task::yield_now().await;
+        }
+    });
+    idle
+}
+
+/// What becomes of asking for all of these at once.
+async fn ask_for_all(keys: usize, cache: &TokenCache) -> Vec<Result<Token, AuthError>> {
+    let all = (0..keys).map(|key| async move { cache.token(&numbered(key)).await });
+    join_all(all).await
+}
+
+#[test]
+fn s085_runtimes_that_fall_idle_keep_no_turn() {
+    let source = all_turns_hang();
+    let cache = impatient(&source).build().unwrap();
+    let idle = fall_idle_with(TURNS, &cache, &source);
+    // Whoever asks takes over, and has a turn for it.
+    for one in current_thread().block_on(ask_for_all(2 * TURNS, &cache)) {
+        one.unwrap();
+    }
+    assert_eq!(source.calls(), 3 * TURNS);
+    drop(idle);
+}
+
 #[test]
 fn s085_a_runtime_that_falls_idle_keeps_no_turn_from_other_keys() {
-    let (idle, cache) = fall_idle_with(16);
+    let source = all_turns_hang();
+    let cache = impatient(&source).max_wait(Duration::from_secs(3));
+    let cache = cache.build().unwrap();
+    let idle = fall_idle_with(TURNS, &cache, &source);
     current_thread()
         .block_on(cache.token(&numbered(1_000)))
         .unwrap();
@@ -184,21 +171,19 @@ fn s085_a_runtime_that_falls_idle_keeps_no_turn_from_other_keys() {
 fn s085_who_stands_in_line_for_a_runtime_that_fell_idle_swallows_no_turn() {
     const KEYS: usize = 40;
 
-    let (idle, cache) = fall_idle_with(KEYS);
-    let begun = Instant::now();
-    current_thread().block_on(async {
-        loop {
-            let all = (0..KEYS).map(|key| {
-                let cache = cache.clone();
-                async move { cache.token(&numbered(key)).await.is_ok() }
-            });
-            if join_all(all).await.into_iter().all(|good| good) {
-                break;
-            }
-            // An attempt and a second for each 16 of them.
-            assert!(begun.elapsed() < Duration::from_secs(20));
-        }
-    });
+    let source = all_turns_hang();
+    let cache = impatient(&source).max_wait(Duration::from_secs(3));
+    let cache = cache.build().unwrap();
+    let idle = fall_idle_with(KEYS, &cache, &source);
+    let (begun, lively) = (Instant::now(), current_thread());
+    while lively
+        .block_on(ask_for_all(KEYS, &cache))
+        .iter()
+        .any(Result::is_err)
+    {
+        // An attempt and a second for each 16 of them.
+        assert!(begun.elapsed() < Duration::from_secs(20));
+    }
     drop(idle);
 }
 
@@ -208,7 +193,7 @@ fn s085_who_notices_keeps_its_place_in_the_line() {
     let order = Arc::new(Mutex::new(Vec::new()));
     let seen = Arc::clone(&order);
     let source = Script::new(move |call| {
-        if call.number <= 16 {
+        if call.number <= TURNS {
             return Answer::hang();
         }
         let scopes = call.request.scopes().unwrap();
@@ -216,19 +201,8 @@ fn s085_who_notices_keeps_its_place_in_the_line() {
         seen.lock().unwrap().push(key);
         Answer::token("tok", 3599)
     });
-    let cache = TokenCache::builder(source.clone())
-        .attempt_timeout(Duration::from_millis(300))
-        .build()
-        .unwrap();
-    let idle = current_thread();
-    idle.block_on(async {
-        for key in 0..16 {
-            assert!(cache.token(&numbered(key)).now_or_never().is_none());
-        }
-        while source.calls() < 16 {
-            tokio::task::yield_now().await;
-        }
-    });
+    let cache = impatient(&source).build().unwrap();
+    let idle = fall_idle_with(TURNS, &cache, &source);
     current_thread().block_on(async {
         let mut asked = Vec::new();
         for key in 100..132 {
@@ -246,21 +220,6 @@ fn s085_who_notices_keeps_its_place_in_the_line() {
     drop(idle);
 }
 
-/// Fails in its second attempt, and says to come back in a minute.
-struct Limited(Script);
-
-impl TokenSource for Limited {
-    type Error = <Script as TokenSource>::Error;
-
-    async fn fetch(&self, request: TokenRequest) -> Result<Token, Self::Error> {
-        self.0.fetch(request).await
-    }
-
-    fn retry_after(&self, _: &Self::Error) -> Option<Duration> {
-        Some(Duration::from_secs(60))
-    }
-}
-
 #[test]
 fn s086_a_runtime_that_goes_takes_the_expirys_own_attempt_not_with_it() {
     let script = Script::new(|call| match call.number {
@@ -269,8 +228,9 @@ fn s086_a_runtime_that_goes_takes_the_expirys_own_attempt_not_with_it() {
         3 => Answer::hang(),
         _ => Answer::token("tok-2", 3599),
     });
+    let script = script.with_retry_after(Duration::from_secs(60));
     let clock = TestClock::new();
-    let cache = TokenCache::builder(Limited(script.clone())).clock(clock.clone());
+    let cache = TokenCache::builder(script.clone()).clock(clock.clone());
     let (cache, wanted) = (cache.build().unwrap(), numbered(0));
     let stays = current_thread();
     stays.block_on(cache.token(&wanted)).unwrap();
@@ -301,28 +261,12 @@ fn s086_a_runtime_that_goes_takes_the_expirys_own_attempt_not_with_it() {
 fn s084_three_thousand_in_line_for_a_runtime_that_has_gone() {
     const KEYS: usize = 3_000;
 
-    let hangs = Script::new(|call| match call.number {
-        ..=16 => Answer::hang(),
-        _ => Answer::token("tok", 3599),
-    });
-    let cache = TokenCache::builder(hangs.clone()).max_tokens(KEYS);
+    let source = all_turns_hang();
+    let cache = TokenCache::builder(source.clone()).max_tokens(KEYS);
     let cache = cache.build().unwrap();
-    let gone = current_thread();
-    gone.block_on(async {
-        for key in 0..KEYS {
-            assert!(cache.token(&numbered(key)).now_or_never().is_none());
-        }
-        while hangs.calls() < 16 {
-            tokio::task::yield_now().await;
-        }
-    });
-    drop(gone);
-    // Each was dropped where it was spawned, one after the other, on one stack.
-    let all = (0..KEYS).map(|key| {
-        let cache = cache.clone();
-        async move { cache.token(&numbered(key)).await.map(drop) }
-    });
-    for one in current_thread().block_on(join_all(all)) {
+    // Each is dropped where it is spawned, one after the other, on one stack.
+    drop(fall_idle_with(KEYS, &cache, &source));
+    for one in current_thread().block_on(ask_for_all(KEYS, &cache)) {
         one.unwrap();
     }
 }

@@ -15,7 +15,7 @@ pub(super) const LEFT_OUT: &str = "[left out]";
 
 /// On one line and short: for words that hold no secrets.
 pub(super) fn short(text: &str) -> String {
-    text::on_one_line(&text::clipped(text, SHOWN))
+    text::on_one_line(text, SHOWN)
 }
 
 /// On one line, short, without words that could be secrets.

@@ -31,8 +31,8 @@ use crate::{
 /// ([`reread`](TokenFileBuilder::reread)) as long as requests come, or more often under a longer
 /// [`refresh_lead`](crate::TokenCacheBuilder::refresh_lead). It is opened by its path each
 /// time, so renames and swapped symlinks (Kubernetes' `..data`) are seen. If it cannot be read, or
-/// holds no token, the last good one stays in use for another minute (as long as `reread`, up to 225 s), or until its `exp`. A 401
-/// brings the next reading forward.
+/// holds no token, the last good one stays in use for another minute (as long as `reread`, up to 225 s), or
+/// until its `exp`. A 401 brings the next reading forward.
 ///
 /// **Life.** The `exp` of a JWT ends its use. Of any other token nothing is known but that it was
 /// there when the file was read.

@@ -1,5 +1,5 @@
-//! What the log, and the metrics, are told of fetching tokens. Never a secret; names and fields are stable, and documented
-//! in docs/observability.md.
+//! What the log, and the metrics, are told of fetching tokens. Never a secret; names and fields are stable,
+//! and documented in docs/observability.md.
 //!
 //! One event per attempt, none per request. `WARN` for a failed attempt; `ERROR`, at most every ten
 //! seconds per cache, when requests fail for want of a token or a source panicked. All times are in

@@ -64,7 +64,7 @@ pub(super) fn serve_line(fetcher: &Arc<Fetcher>, now: Moment) {
             continue;
         };
         // Otherwise another one flies in its place.
-        if supply.slot().clear(id, now, Some(turn)).is_ok() {
+        if supply.slot().clear(id, now, Some(turn)) {
             let flight = Flight {
                 id,
                 supply: Arc::downgrade(&supply),

@@ -29,7 +29,7 @@
 //! | [`current`] | the lease in service, and whether it has changed | why it changes |
 //! | [`slot`], [`waiters`] | the state machine: who may fetch, who waits; handles to stop a fetch | clocks, sources; starts nothing |
 //! | [`attempt`] | one call of a source: its time, its panics | what becomes of the answer |
-//! | [`fetcher`] | the source, and the bounds over all slots | slots, who asked |
+//! | [`fetcher`] | the source, and the bounds over all slots | which slot asks, for whom |
 //! | [`flight`] | how one attempt runs as a task | who asked, and why |
 //! | [`supply`] | one request's slot, and what it needs from outside | HTTP |
 //! | [`timer`] | whether the runtime has timers | what is timed |

@@ -69,8 +69,8 @@ pub(crate) enum Phase {
 impl Edges {
     /// The edges of `token`, whose request was sent at `sent`. `draw` is in `0.0..1.0`.
     ///
-    /// The lead is clamped to half the life, unless the source wants to be asked before, and the jitter to a seventh of the lead, so that a
-    /// token of any length has a fresh half and time for several attempts.
+    /// The lead is clamped to half the life, unless the source wants to be asked before, and the jitter to a
+    /// seventh of the lead, so that a token of any length has a fresh half and time for several attempts.
     pub(crate) fn of(token: &Token, sent: Moment, lead: Duration, draw: f64) -> Self {
         let expires = expiry(token, sent);
         let life = Duration::from_nanos(u64::try_from(sent.until(expires)).unwrap_or(0));

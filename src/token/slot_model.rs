@@ -67,8 +67,7 @@ impl World {
         let number = self.begun.fetch_add(1, Ordering::SeqCst);
         thread::yield_now();
         assert!(
-            self.slot.clear(launch.id, NOW, None).is_ok()
-                && self.slot.depart(launch.id, NOW).is_ok(),
+            self.slot.clear(launch.id, NOW, None) && self.slot.depart(launch.id, NOW).is_ok(),
             "nobody takes over in this model"
         );
         // Counted down first: the verdict allows the next one.

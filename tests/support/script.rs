@@ -62,6 +62,7 @@ pub struct Script {
     running: Arc<AtomicUsize>,
     peak: Arc<AtomicUsize>,
     timeout: Duration,
+    retry_after: Option<Duration>,
 }
 
 impl Script {
@@ -75,6 +76,7 @@ impl Script {
             peak: Arc::default(),
             // What the metadata server's source says.
             timeout: Duration::from_secs(3),
+            retry_after: None,
         }
     }
 
@@ -100,6 +102,12 @@ impl Script {
 
     pub fn with_timeout(mut self, timeout: Duration) -> Self {
         self.timeout = timeout;
+        self
+    }
+
+    /// Says of each failure when to come back.
+    pub fn with_retry_after(mut self, wait: Duration) -> Self {
+        self.retry_after = Some(wait);
         self
     }
 
@@ -168,5 +176,9 @@ impl TokenSource for Script {
 
     fn attempt_timeout(&self) -> Duration {
         self.timeout
+    }
+
+    fn retry_after(&self, _: &ScriptError) -> Option<Duration> {
+        self.retry_after
     }
 }

@@ -148,22 +148,17 @@ impl Slot {
         })
     }
 
-    /// Flight `id` has its turn, and is about to take off. `Err` gives the turn back: the flight was taken
-    /// over while it stood in line.
-    pub(crate) fn clear(
-        &self,
-        id: u64,
-        now: Moment,
-        turn: Option<Turn>,
-    ) -> Result<(), Option<Turn>> {
+    /// Flight `id` has its turn, and is about to take off. False if it was taken over while it stood in
+    /// line: the turn is given back.
+    pub(crate) fn clear(&self, id: u64, now: Moment, turn: Option<Turn>) -> bool {
         let mut state = self.lock();
         let Some(flight) = state.flight.as_mut().filter(|flight| flight.id == id) else {
-            return Err(turn);
+            return false;
         };
         flight.cleared = true;
         flight.turn = turn;
         self.start(&mut state, now);
-        Ok(())
+        true
     }
 
     /// The task of flight `id` runs, and is about to ask: its time counts from now.
