@@ -686,13 +686,13 @@ macro_rules! lacks {
 }
 
 lacks!(Token: std::fmt::Display);
-lacks!(Token: serde::Serialize);
+lacks!(Token: serde_core::Serialize);
 lacks!(Token: std::ops::Deref);
 lacks!(Token: AsRef<str>);
 lacks!(Token: Into<String>);
 lacks!(Token: PartialEq);
 lacks!(TokenCache: std::fmt::Display);
-lacks!(TokenCache: serde::Serialize);
+lacks!(TokenCache: serde_core::Serialize);
 
 /// The guards are above, and are checked when this file is compiled.
 #[test]

@@ -19,13 +19,6 @@ mod fixed;
 mod gcloud;
 #[cfg(feature = "google-cloud-auth")]
 mod google;
-#[cfg(any(
-    feature = "metadata",
-    feature = "token-file",
-    feature = "gcloud",
-    feature = "google-cloud-auth"
-))]
-mod jwt;
 #[cfg(feature = "metadata")]
 pub(crate) mod metadata;
 #[cfg(any(
@@ -34,15 +27,8 @@ pub(crate) mod metadata;
     feature = "gcloud",
     feature = "google-cloud-auth"
 ))]
-mod plain;
+mod reading;
 mod remark;
-#[cfg(any(
-    feature = "metadata",
-    feature = "token-file",
-    feature = "gcloud",
-    feature = "google-cloud-auth"
-))]
-mod seconds;
 #[cfg(feature = "token-file")]
 mod token_file;
 

@@ -56,7 +56,7 @@ fn could_be_secret(word: &str) -> bool {
 fn could_be_token(word: &str) -> bool {
     const LEAST: usize = 12;
 
-    word.len() >= LEAST && super::plain::is_b64token(word)
+    word.len() >= LEAST && super::reading::plain::is_b64token(word)
 }
 
 /// The next word is a secret.

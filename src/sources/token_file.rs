@@ -17,7 +17,10 @@ use std::{
 use tokio::sync::oneshot;
 use zeroize::Zeroizing;
 
-use super::{jwt, plain, remark};
+use super::{
+    reading::{LONGEST_TOKEN, jwt, plain},
+    remark,
+};
 use crate::{
     config_error::ConfigError,
     error::{AuthError, Kind},
@@ -87,7 +90,7 @@ const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
 const MOST_READERS: usize = 16;
 
 /// The longest token, and room for white space.
-const MOST_BYTES: usize = plain::LONGEST_TOKEN + 1024;
+const MOST_BYTES: usize = LONGEST_TOKEN + 1024;
 
 impl TokenFile {
     /// The file at `path`, read once a minute. Nothing is checked here: an empty path is an error at

@@ -4,7 +4,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-use serde::{Serialize, Serializer, ser::SerializeStruct};
+use serde_core::ser::{Serialize, SerializeStruct, Serializer};
 
 use super::status::{TokenState, TokenStatus};
 use crate::error::AuthError;

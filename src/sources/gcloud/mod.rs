@@ -19,7 +19,7 @@ use self::{
     builder::{PROGRAM, TIMEOUT},
     run::{Fault, Output},
 };
-use super::{jwt, plain};
+use super::reading::{jwt, plain};
 use crate::{
     error::{AuthError, Kind},
     token::{request::TokenRequest, source::TokenSource, value::Token},

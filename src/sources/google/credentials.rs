@@ -13,7 +13,7 @@ use http::header::AUTHORIZATION;
 use super::told;
 use crate::{
     error::{AuthError, Kind},
-    sources::{jwt, plain},
+    sources::reading::{jwt, plain},
     token::{attempt::caught, request::TokenRequest, source::TokenSource, value::Token},
 };
 

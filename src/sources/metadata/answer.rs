@@ -5,56 +5,49 @@
 
 use std::{borrow::Cow, time::Duration};
 
-use serde::Deserialize;
-use serde_json::{error::Category, value::RawValue};
 use zeroize::Zeroizing;
 
 use crate::{
     error::{AuthError, Kind},
-    sources::{plain::is_b64token, seconds},
+    sources::reading::{
+        members::{Fault, members},
+        plain::is_b64token,
+        seconds,
+    },
     token::value::Token,
 };
-
-#[derive(Deserialize)]
-struct AccessToken<'a> {
-    #[serde(borrow)]
-    access_token: Option<&'a RawValue>,
-    #[serde(borrow)]
-    expires_in: Option<&'a RawValue>,
-    #[serde(borrow)]
-    token_type: Option<Cow<'a, str>>,
-}
 
 /// No access token lives longer; an answer that says so is taken to mean this.
 const LONGEST_LIFE: u64 = 24 * 3600;
 
 pub(super) fn access_token(body: &[u8]) -> Result<Token, AuthError> {
-    let answer: AccessToken<'_> = serde_json::from_slice(body).map_err(|error| {
-        // serde's own text quotes what it found.
-        wrong(match error.classify() {
-            Category::Eof => "the JSON breaks off, or there is none",
-            Category::Syntax => "it is not JSON",
-            Category::Data | Category::Io => "it is not the JSON of a token",
+    let wanted = ["access_token", "token_type", "expires_in"];
+    let [secret, kind, expires_in] = members(body, wanted).map_err(|fault| {
+        wrong(match fault {
+            Fault::Incomplete => "the JSON breaks off, or there is none",
+            Fault::NotJson => "it is not JSON",
+            Fault::NotObject => "it is not a JSON object",
+            Fault::Repeated => "it says the same thing twice",
         })
     })?;
-    let Some(secret) = answer.access_token else {
+    let Some(secret) = secret else {
         return Err(wrong("access_token is missing"));
     };
-    let secret = unescaped(secret.get()).filter(|secret| is_b64token(secret));
+    let secret = unescaped(secret).filter(|secret| is_b64token(secret));
     let Some(mut secret) = secret else {
         return Err(wrong(
             "access_token is not an RFC 6750 token of 1 to 8192 characters",
         ));
     };
-    match answer.token_type {
-        Some(kind) if kind.eq_ignore_ascii_case("bearer") => {}
+    match kind.map(serde_json::from_str::<Cow<'_, str>>) {
+        Some(Ok(kind)) if kind.eq_ignore_ascii_case("bearer") => {}
         Some(_) => return Err(wrong("token_type is not Bearer")),
         None => return Err(wrong("token_type is missing")),
     }
-    let Some(expires_in) = answer.expires_in else {
+    let Some(expires_in) = expires_in else {
         return Err(wrong("expires_in is missing"));
     };
-    let Some(seconds) = seconds(expires_in.get()) else {
+    let Some(seconds) = seconds(expires_in) else {
         return Err(wrong("expires_in is not a positive number of seconds"));
     };
     let token = Token::new(std::mem::take(&mut *secret), Duration::from_secs(seconds));

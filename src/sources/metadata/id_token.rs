@@ -7,7 +7,10 @@ use std::time::{Duration, SystemTime};
 
 use crate::{
     error::{AuthError, Kind},
-    sources::jwt::{self, Fault},
+    sources::reading::{
+        LONGEST_TOKEN,
+        jwt::{self, Fault},
+    },
     token::value::Token,
 };
 
@@ -29,7 +32,7 @@ pub(super) fn id_token(body: &[u8], date: Option<SystemTime>) -> Result<Token, A
     if text.is_empty() {
         return Err(wrong("it is empty"));
     }
-    if text.len() > jwt::LONGEST {
+    if text.len() > LONGEST_TOKEN {
         return Err(wrong("it is longer than any (8192 characters)"));
     }
     let expiry = jwt::expiry(text).map_err(|fault| {

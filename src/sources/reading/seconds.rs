@@ -3,7 +3,7 @@
 //! From the text, because a number that passed through a machine type has lost what it was.
 
 /// Whole seconds above zero, rounded down, and `most` if they are more. `None` for any other JSON.
-pub(super) fn whole(json: &str, most: u64) -> Option<u64> {
+pub(in crate::sources) fn whole(json: &str, most: u64) -> Option<u64> {
     // Neither a string nor `null` nor a sign is the start of a positive number.
     if !json.starts_with(|c: char| c.is_ascii_digit()) {
         return None;

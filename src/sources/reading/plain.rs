@@ -1,8 +1,7 @@
 //! A token as plain text: what a file holds, or a program prints. Pure: bytes in, text or a reason
 //! out. Reasons never repeat the bytes.
 
-/// Real access tokens have about 1,000 characters, real ID tokens up to 2,000.
-pub(super) const LONGEST_TOKEN: usize = 8_192;
+use super::LONGEST_TOKEN;
 
 /// The token in `bytes`, without the white space around it.
 #[cfg(any(
@@ -10,7 +9,7 @@ pub(super) const LONGEST_TOKEN: usize = 8_192;
     feature = "gcloud",
     feature = "google-cloud-auth"
 ))]
-pub(super) fn token(bytes: &[u8]) -> Result<&str, &'static str> {
+pub(in crate::sources) fn token(bytes: &[u8]) -> Result<&str, &'static str> {
     let trimmed = bytes.trim_ascii();
     if trimmed.is_empty() {
         return Err("it is empty");
@@ -25,7 +24,7 @@ pub(super) fn token(bytes: &[u8]) -> Result<&str, &'static str> {
 }
 
 /// RFC 6750, section 2.1: `1*( ALPHA / DIGIT / "-" / "." / "_" / "~" / "+" / "/" ) *"="`.
-pub(super) fn is_b64token(text: &str) -> bool {
+pub(in crate::sources) fn is_b64token(text: &str) -> bool {
     let body = text.trim_end_matches('=');
     let allowed = |byte: u8| {
         byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'.' | b'_' | b'~' | b'+' | b'/')
