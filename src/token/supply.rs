@@ -190,9 +190,10 @@ impl Supply {
         if launch.ahead {
             self.fetcher.refreshes.charge(now.mono);
         }
-        drop(launch.freed);
-        let queued = Queued::new(launch.id, self, runtime.clone());
-        self.fetcher.turns.enter(queued);
+        if let Some(overdue) = launch.overdue {
+            self.fetcher.turns.take_away(&overdue);
+        }
+        Queued::new(launch.id, self, runtime.clone()).enter(&self.fetcher);
         serve_line(&self.fetcher, now);
     }
 }
