@@ -7,6 +7,8 @@
     clippy::indexing_slicing
 )]
 
+mod support;
+
 use std::{net::SocketAddr, sync::Arc, time::Duration};
 
 use axum::{Router, http::HeaderMap};
@@ -14,6 +16,7 @@ use http::StatusCode;
 use http_body_util::{BodyExt, Empty};
 use hyper::body::Bytes;
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use support::crypto_provider;
 use tower::{BoxError, ServiceBuilder, ServiceExt};
 use tower_scoped_auth::{
     Audience, Destinations, MetadataServer, RetryUnauthorized, ScopedAuthLayer, Scopes, Token,
@@ -56,6 +59,7 @@ fn emulated(mds: &Emulator) -> MetadataServer {
 
 #[tokio::test]
 async fn example_1_reqwest() -> Done {
+    crypto_provider();
     let mds = Arc::new(Emulator::builder().start().await?);
     let addr = api(&mds).await;
     // As written, up to where the layer's destination is a real host.

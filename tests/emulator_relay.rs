@@ -2,12 +2,15 @@
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
+mod support;
+
 use std::{
     io::{self, ErrorKind},
     sync::{Arc, Mutex},
     time::Duration,
 };
 
+use support::crypto_provider;
 use tower_scoped_auth::{
     MetadataServer, Scopes, Token, TokenCache, TokenRequest, TokenSource,
     emulator::{Emulator, EmulatorBuilder},
@@ -25,6 +28,7 @@ fn tokens() -> TokenCache {
 }
 
 async fn get(mds: &Emulator, path: &str) -> (u16, String) {
+    crypto_provider();
     let request = reqwest::Client::new().get(mds.url(path));
     let response = request
         .header("Metadata-Flavor", "Google")
@@ -111,6 +115,7 @@ async fn s176_the_rules_hold_for_real_tokens() {
         .start()
         .await
         .unwrap();
+    crypto_provider();
     let client = reqwest::Client::new();
     let url = mds.url(&format!("{ACCOUNT}/token"));
     let bare = client.get(&url).send().await.unwrap();

@@ -20,7 +20,6 @@ use std::{
     net::TcpListener,
     path::Path,
     process::{Command, Stdio},
-    sync::Once,
     time::Duration,
 };
 
@@ -29,7 +28,7 @@ use google_cloud_auth::credentials::{
     user_account,
 };
 use serde_json::{Value, json};
-use support::{BUCKET, FakeMds, Folder, Inner, Reply, TraceTap, jwt_for, send};
+use support::{BUCKET, FakeMds, Folder, Inner, Reply, TraceTap, crypto_provider, jwt_for, send};
 use tokio::{
     runtime::{Builder, Runtime},
     time::{Instant, sleep},
@@ -63,15 +62,6 @@ fn scoped(scope: &str) -> TokenRequest {
 
 fn id(audience: &str) -> TokenRequest {
     TokenRequest::id_token(Audience::new(audience).unwrap())
-}
-
-/// Google's crate is built without a crypto provider of its own.
-fn crypto() {
-    static ONCE: Once = Once::new();
-    ONCE.call_once(|| {
-        let provider = tokio_rustls::rustls::crypto::ring::default_provider();
-        provider.install_default().unwrap();
-    });
 }
 
 fn key_file() -> Value {
@@ -134,7 +124,7 @@ async fn eventually(
 }
 
 async fn metadata_credentials(mds: &Emulator) -> AccessTokenCredentials {
-    crypto();
+    crypto_provider();
     let builder = mds::Builder::default().with_endpoint(mds.endpoint());
     builder.build_access_token_credentials().unwrap()
 }
@@ -163,7 +153,7 @@ async fn its_metadata_credentials_stamp_requests() {
 
 #[tokio::test]
 async fn of_its_headers_the_token_is_taken() {
-    crypto();
+    crypto_provider();
     let mds = Emulator::builder().start().await.unwrap();
     let credentials = mds::Builder::default()
         .with_endpoint(mds.endpoint())
@@ -188,7 +178,7 @@ async fn an_api_key_is_no_token() {
 
 #[tokio::test]
 async fn its_id_tokens_live_until_their_exp() {
-    crypto();
+    crypto_provider();
     let token = jwt_for(1800, "1");
     let server = FakeMds::start({
         let token = token.clone();
@@ -213,7 +203,7 @@ async fn its_id_tokens_live_until_their_exp() {
 
 #[tokio::test]
 async fn a_key_files_token_lives_until_its_exp() {
-    crypto();
+    crypto_provider();
     let credentials = service_account::Builder::new(key_file());
     let cache = TokenCache::new(credentials.build_access_token_credentials().unwrap());
     let token = cache.token(&any()).await.unwrap();
@@ -224,7 +214,7 @@ async fn a_key_files_token_lives_until_its_exp() {
 
 #[tokio::test]
 async fn a_users_login_is_exchanged() {
-    crypto();
+    crypto_provider();
     let server = FakeMds::start(|_| granted("ya29.users"));
     let credentials = user_account::Builder::new(login_file(&url(&server, "/token")));
     let credentials = credentials.build_access_token_credentials().unwrap();
@@ -234,7 +224,7 @@ async fn a_users_login_is_exchanged() {
 
 #[tokio::test]
 async fn a_federated_identity_is_exchanged() {
-    crypto();
+    crypto_provider();
     let folder = Folder::new();
     let subject = folder.join("subject-token");
     fs::write(&subject, jwt_for(600, "from-ci")).unwrap();
@@ -250,7 +240,7 @@ async fn a_federated_identity_is_exchanged() {
 
 #[tokio::test]
 async fn s133_no_error_repeats_a_body() {
-    crypto();
+    crypto_provider();
     let (tap, _guard) = TraceTap::install();
     for reply in [
         Reply::status(400, "", format!("{{\"error\":\"{SECRET}\"}}")),
@@ -298,7 +288,7 @@ async fn s133_no_error_repeats_a_body() {
 /// Its task goes with the runtime it was built on, and it panics when its token has expired.
 #[test]
 fn what_panics_is_a_failed_attempt() {
-    crypto();
+    crypto_provider();
     let mds = Emulator::builder()
         .token_lifetime(seconds(2))
         .start_blocking()
@@ -338,7 +328,7 @@ const METADATA_HOST: &str = "GCE_METADATA_HOST";
 
 fn told() -> Option<String> {
     let told = env::var(CHILD).ok()?;
-    crypto();
+    crypto_provider();
     Some(told)
 }
 

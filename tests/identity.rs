@@ -247,6 +247,7 @@ async fn s165_a_request_brings_its_own_audience_or_scopes_over_real_sockets() {
 /// `reqwest::Request` does not show its extensions. An `http::Request` in front of it does.
 #[tokio::test]
 async fn s165_requests_of_reqwest_choose_as_http_requests() {
+    support::crypto_provider();
     let mds = emulator(Emulator::builder());
     let (a, b) = (service(mds.jwks_url()).await, service(mds.jwks_url()).await);
     let auth = ScopedAuthLayer::from_cache(patient(source(&mds)))

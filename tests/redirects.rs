@@ -8,6 +8,8 @@
     clippy::indexing_slicing
 )]
 
+mod support;
+
 use std::{
     net::SocketAddr,
     sync::{
@@ -22,6 +24,7 @@ use http::Request;
 use http_body_util::Empty;
 use hyper_rustls::HttpsConnectorBuilder;
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
+use support::crypto_provider;
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpListener,
@@ -199,6 +202,7 @@ async fn s138_another_machine_under_an_allowed_name_gets_nothing() {
 
 #[tokio::test]
 async fn s141_reqwests_own_redirects_below_us() {
+    crypto_provider();
     let stranger = Server::start(None, "").await;
     let first = Server::start(None, format!("http://{}/second", stranger.addr)).await;
     let origin = format!("http://{}", first.addr);
@@ -219,6 +223,7 @@ async fn s141_reqwests_own_redirects_below_us() {
 /// A 401 from where reqwest was sent on to says nothing of our token, which did not go there.
 #[tokio::test]
 async fn s157_a_401_of_another_origin_repeats_no_request_and_fetches_nothing() {
+    crypto_provider();
     let fetches = Arc::new(AtomicUsize::new(0));
     let counted = Arc::clone(&fetches);
     let source = source::from_fn(move |_: TokenRequest| {

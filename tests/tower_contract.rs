@@ -913,6 +913,7 @@ async fn s128_bounds() {
     is_client::<Request<http_body_util::Empty<Bytes>>, _>(layer.layer(hyper));
 
     // reqwest
+    support::crypto_provider();
     is_client::<reqwest::Request, _>(layer.layer(reqwest::Client::new()));
 }
 

@@ -7,6 +7,7 @@
 #![allow(dead_code, unused_imports, unreachable_pub)]
 
 pub mod child;
+pub mod crypto;
 pub mod fake_mds;
 pub mod folder;
 pub mod inner;
@@ -20,6 +21,7 @@ use tower::{BoxError, Service, ServiceExt};
 use tower_scoped_auth::{AuthError, ScopedAuth};
 
 pub use self::{
+    crypto::crypto_provider,
     fake_mds::{FakeMds, Reply},
     folder::Folder,
     inner::{Inner, Mirror},
