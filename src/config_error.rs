@@ -1,17 +1,17 @@
-//! What a caller wrote that cannot mean anything: a scope, an audience, an account, an endpoint, a
+//! Malformed configuration from the caller: a scope, an audience, an account, an endpoint, a
 //! destination pattern, a duration.
 //!
-//! Knows the text it was given and where in it the trouble is; knows nothing of requests, tokens
-//! or sources. The text is configuration, never a secret: what could be a password, or a token that serves
-//! as a user's name, before an `@` is left out.
+//! Knows the text it was given and where in it the problem is; knows nothing of requests, tokens or
+//! sources. The text is configuration, never a secret: anything before an `@` that could be a password,
+//! or a token used as a user name, is left out.
 
 use std::{borrow::Cow, fmt};
 
 use crate::text;
 
-/// Malformed configuration, reported where it was given.
+/// An error in the configuration, reported where the value was given.
 ///
-/// The message is one line: what was being configured, the offending text, where in it the trouble
+/// The message is one line: what was being configured, the offending text, where in it the problem
 /// starts (counted in characters from 0), and what would be accepted.
 #[derive(Clone, PartialEq, Eq)]
 pub struct ConfigError {
@@ -21,16 +21,16 @@ pub struct ConfigError {
     reason: String,
 }
 
-/// Longest piece of the caller's text that a message repeats, in characters.
+/// Longest piece of the caller's text that a message quotes, in characters.
 const SHOWN: usize = 120;
 
 impl ConfigError {
-    /// `what` is the thing configured ("scope"), `given` the caller's text, `reason` the complaint.
+    /// `what` is what was configured ("scope"), `given` the caller's text, `reason` the complaint.
     pub(crate) fn new(what: &'static str, given: &str, reason: impl Into<String>) -> Self {
-        // The position still counts in what was given.
+        // The position still refers to the original text.
         let (scheme, rest) = given.split_at(given.find("://").map_or(0, |at| at + "://".len()));
         let given = match rest.rsplit_once('@') {
-            // Without a scheme, and without a colon, it is an account's address.
+            // With neither a scheme nor a colon, it is an account's e-mail address.
             Some((user, rest)) if !scheme.is_empty() || user.contains(':') => {
                 Cow::Owned(format!("{scheme}…@{rest}"))
             }
@@ -44,7 +44,7 @@ impl ConfigError {
         }
     }
 
-    /// Names the character (counted from 0) at which `given` goes wrong.
+    /// Sets the character position (counted from 0) at which `given` goes wrong.
     pub(crate) fn at(mut self, position: usize) -> Self {
         self.at = Some(position);
         self
@@ -55,7 +55,8 @@ impl ConfigError {
         self.what
     }
 
-    /// Where in the given text the trouble starts, in characters from 0, if it is in one place.
+    /// The position in the given text, in characters from 0, where the problem starts, if there is a
+    /// single one.
     pub fn position(&self) -> Option<usize> {
         self.at
     }
@@ -63,7 +64,7 @@ impl ConfigError {
 
 impl fmt::Display for ConfigError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        // `{:?}` escapes control characters, so that a message stays one line.
+        // `{:?}` escapes control characters, so that the message stays on one line.
         write!(f, "invalid {} {:?}", self.what, self.given)?;
         if let Some(at) = self.at {
             write!(f, " at character {at}")?;

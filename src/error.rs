@@ -1,8 +1,8 @@
-//! `AuthError`: why a request could not be stamped, or a token not be had.
+//! `AuthError`: why a request could not be stamped, or a token could not be obtained.
 //!
 //! One opaque type with a private kind and public predicates, cloneable because one failed attempt
-//! answers many waiters. It holds statuses, counts, hosts and reasons. It never holds a token or a
-//! byte of a response body, so that it can be logged as it is.
+//! answers many waiters. It holds statuses, counts, hosts and reasons. It never holds a token or a byte
+//! of a response body, so it can be logged as it is.
 
 use std::{error::Error, fmt, iter::successors, sync::Arc, time::Duration};
 
@@ -12,10 +12,10 @@ use crate::text;
 
 pub(crate) type BoxError = Box<dyn Error + Send + Sync>;
 
-/// Why a request was not stamped, or a token could not be had.
+/// The reason a request was not stamped, or a token could not be obtained.
 ///
-/// The service's error type is [`tower::BoxError`]; its own failures downcast to this one, those of
-/// the service inside come through as they were.
+/// The service's error type is [`tower::BoxError`]. Its own failures downcast to this type; errors from
+/// the inner service are passed through unchanged.
 ///
 /// ```
 /// use tower_scoped_auth::AuthError;
@@ -43,35 +43,35 @@ struct Failure {
     cause: Option<BoxError>,
 }
 
-/// A foreign source's error may be its own cause, or a whole page of HTML.
+/// A foreign source's error may be its own cause, or contain a whole page of HTML.
 const MOST_CAUSES: usize = 8;
 const LONGEST_LINE: usize = 1000;
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Kind {
-    /// The token must not go where the request goes.
+    /// The request's destination may not receive the token.
     Destination,
-    /// What was asked for cannot be asked of this source, or not for this request.
+    /// The source, or this request, does not allow asking for this token.
     Request,
-    /// No connection to the metadata server, or it broke off.
+    /// The metadata server could not be reached, or the connection broke.
     Connect,
     Timeout,
     /// The metadata server answered with this status.
     #[cfg_attr(not(feature = "metadata"), allow(dead_code))]
     Status(u16),
-    /// An answer that is not from a metadata server, or not a usable token.
+    /// The answer is not from a metadata server, or is not a usable token.
     Response,
     /// A custom source's own error.
     Source,
     Panic,
     /// There is no Tokio runtime to fetch on.
     Runtime,
-    /// Too many requests are waiting already.
+    /// Too many requests are already waiting.
     Overload,
 }
 
 impl Kind {
-    /// Its name in events and metrics. Stable: dashboards are built on it.
+    /// The name in events and metrics. Stable: dashboards depend on it.
     pub(crate) fn reason(self) -> &'static str {
         match self {
             Self::Destination => "destination",
@@ -88,19 +88,20 @@ impl Kind {
     }
 }
 
-/// The reasons an attempt at a token can fail for.
+/// The reasons for which an attempt to fetch a token can fail.
 #[cfg(feature = "metrics")]
 pub(crate) const REASONS: [&str; 7] = [
     "request", "connect", "timeout", "status", "response", "source", "panic",
 ];
 
 impl AuthError {
-    /// The request's destination may not see the token: nothing was sent, nothing was fetched.
+    /// True if the request's destination may not receive the token. Nothing was sent, nothing was
+    /// fetched.
     pub fn is_destination(&self) -> bool {
         self.failure.kind == Kind::Destination
     }
 
-    /// Trying again later can succeed: the failure is the token source's, not the request's.
+    /// True if trying again later can succeed: the failure is the token source's, not the request's.
     pub fn is_transient(&self) -> bool {
         !matches!(
             self.failure.kind,
@@ -108,27 +109,27 @@ impl AuthError {
         )
     }
 
-    /// The source did not answer in time.
+    /// True if the source did not answer in time.
     pub fn is_timeout(&self) -> bool {
         self.failure.kind == Kind::Timeout
     }
 
-    /// The metadata server could not be reached, or the connection broke off.
+    /// True if the metadata server could not be reached, or the connection broke.
     pub fn is_connect(&self) -> bool {
         self.failure.kind == Kind::Connect
     }
 
-    /// The answer was not a metadata server's, or not a usable token.
+    /// True if the answer was not from a metadata server, or was not a usable token.
     pub fn is_response(&self) -> bool {
         self.failure.kind == Kind::Response
     }
 
-    /// Too many requests were waiting for the same token already.
+    /// True if too many requests were already waiting for the same token.
     pub fn is_overload(&self) -> bool {
         self.failure.kind == Kind::Overload
     }
 
-    /// The HTTP status the metadata server answered with, if that was the trouble.
+    /// The HTTP status that the metadata server answered with, if that was the failure.
     pub fn status(&self) -> Option<u16> {
         match self.failure.kind {
             Kind::Status(status) => Some(status),
@@ -136,13 +137,14 @@ impl AuthError {
         }
     }
 
-    /// How many attempts in a row had failed when this error was handed out; 0 if none was made.
+    /// The number of consecutive attempts that had failed when this error was returned; 0 if none was
+    /// made.
     pub fn attempts(&self) -> u32 {
         self.attempts
     }
 
-    /// How long the server asked to be left alone (`Retry-After`), or a source of one's own
-    /// ([`TokenSource::retry_after`](crate::TokenSource::retry_after)); uncapped.
+    /// How long to wait before asking again, as requested by the server (`Retry-After`) or by a custom
+    /// source ([`TokenSource::retry_after`](crate::TokenSource::retry_after)); uncapped.
     pub fn retry_after(&self) -> Option<Duration> {
         self.failure.retry_after
     }
@@ -161,7 +163,7 @@ impl AuthError {
         Self::build(kind, message.into(), None, Some(cause.into()))
     }
 
-    /// What a source returned: one of ours comes back as it is, anything else is wrapped.
+    /// Converts a source's error: one of ours is returned as it is, anything else is wrapped.
     pub(crate) fn from_source(error: BoxError, retry_after: Option<Duration>) -> Self {
         match error.downcast::<Self>() {
             Ok(ours) => *ours,
@@ -190,12 +192,12 @@ impl AuthError {
         Self::caused(Kind::Request, reason, full)
     }
 
-    /// A token was there, and cannot be used: a contradiction in our own books, never seen so far.
+    /// A token was there but cannot be used: an internal inconsistency, never seen so far.
     pub(crate) fn gone() -> Self {
         Self::new(Kind::Source, "the token went away before it could be used")
     }
 
-    /// A failure that was put together from others.
+    /// A failure assembled from several others.
     pub(crate) fn gathered(kind: Kind, message: String, retry_after: Option<Duration>) -> Self {
         Self::build(kind, message, retry_after, None)
     }
@@ -204,7 +206,7 @@ impl AuthError {
         self.failure.kind.reason()
     }
 
-    /// The error and its causes, on one line of bounded length, for a log or a health check.
+    /// The error and its causes on one line of bounded length, for a log or a health check.
     pub(crate) fn on_one_line(&self) -> String {
         let causes = successors(Some(self as &dyn Error), |&error| error.source());
         let texts: Vec<_> = causes.take(MOST_CAUSES).map(ToString::to_string).collect();

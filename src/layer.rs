@@ -1,4 +1,4 @@
-//! `ScopedAuthLayer`: what to ask for, where it may go.
+//! `ScopedAuthLayer`: what to ask for, and where the token may go.
 //!
 //! Collects settings and wraps services. Fetches nothing, and needs no runtime.
 
@@ -19,24 +19,25 @@ use crate::{
     },
 };
 
-/// Stamps requests with a bearer token, where they go to an allowed destination.
+/// Stamps requests to allowed destinations with a bearer token.
 ///
-/// By default: an access token with the scopes that the source chooses, sent to Google APIs over
-/// https only. The services made by one layer, and all their clones, share the tokens; so do layers
-/// made [from one cache](Self::from_cache).
+/// By default, this is an access token with the scopes that the source chooses, sent only to Google
+/// APIs, over https. All services made by one layer, and all their clones, share its tokens, as do
+/// layers made [from the same cache](Self::from_cache).
 ///
-/// A request to elsewhere is refused with an [`AuthError`](crate::AuthError), before anything is
-/// fetched. A request that brings an `Authorization` header keeps it, and nothing is fetched for it
-/// either.
+/// A request to any other destination is refused with an [`AuthError`](crate::AuthError) before
+/// anything is fetched. A request that already has an `Authorization` header keeps it, and nothing is
+/// fetched for it either.
 ///
-/// A request may bring its own choice: [`Scopes`] or an [`Audience`] in its extensions override the
-/// layer's (if both are there, the scopes count). `reqwest` does not show its requests' extensions: there,
-/// make a layer for each choice, [from one cache](Self::from_cache).
+/// A request can override the layer's choice by carrying [`Scopes`] or an [`Audience`] in its
+/// extensions (if both are present, the scopes win). `reqwest` does not expose its requests'
+/// extensions; there, make one layer per choice, all [from one cache](Self::from_cache).
 ///
-/// A redirect layer above this one drops the extensions, and a header of the request's own, where it goes
-/// to another origin: an allowed destination is then sent the token that the *layer* asks for. If that is more
-/// than the request chose, follow redirects within one origin only (tower-http has a policy for it), or
-/// make a layer for each choice, with destinations of its own.
+/// When a redirect layer above this one follows a redirect to another origin, it drops the extensions
+/// and the request's own `Authorization` header. If that origin is an allowed destination, it is sent
+/// the token that the *layer* asks for. If that token grants more than the one the request chose,
+/// follow redirects within one origin only (tower-http has a policy for this), or make one layer per
+/// choice, each with its own destinations.
 #[derive(Clone)]
 pub struct ScopedAuthLayer {
     cache: TokenCache,
@@ -47,12 +48,12 @@ pub struct ScopedAuthLayer {
 }
 
 impl ScopedAuthLayer {
-    /// A layer with a cache of its own, with default settings.
+    /// Creates a layer with its own cache and default settings.
     pub fn new(source: impl TokenSource) -> Self {
         Self::from_cache(TokenCache::new(source))
     }
 
-    /// A layer that shares a cache with whoever else holds it.
+    /// Creates a layer that shares `cache` with its other holders.
     pub fn from_cache(cache: TokenCache) -> Self {
         Self {
             cache,
@@ -69,44 +70,47 @@ impl ScopedAuthLayer {
         self
     }
 
-    /// Asks for an ID token for this audience, in place of an access token.
+    /// Asks for an ID token for this audience instead of an access token.
     ///
-    /// With [`Audience::per_origin`], the origin of each request is its audience.
+    /// With [`Audience::per_origin`], the audience is the origin of each request.
     pub fn audience(mut self, audience: Audience) -> Self {
         self.request = TokenRequest::id_token(audience);
         self
     }
 
-    /// Where the token may go. Default: [`Destinations::google_apis`].
+    /// Sets where the token may go. Default: [`Destinations::google_apis`].
     pub fn destinations(mut self, destinations: Destinations) -> Self {
         self.destinations = destinations;
         self
     }
 
-    /// Names the project that is billed and whose quota is used: `x-goog-user-project`, its id or its
-    /// number.
+    /// Sets the project to bill and whose quota to use, by ID or number (`x-goog-user-project`).
     ///
-    /// It goes out together with the token, and only with it: never to other destinations, nor with
-    /// a caller's own `Authorization`. A request's own `x-goog-user-project` is kept.
+    /// The header is sent only together with the token: never to other destinations, nor with a
+    /// caller's own `Authorization`. A request's own `x-goog-user-project` is kept.
     ///
-    /// A client that follows redirects by itself below the layer, as reqwest does, takes this header
-    /// (not the token) along to another host. Give it `reqwest::redirect::Policy::none()`, or follow
-    /// redirects above the layer with tower-http's `FollowRedirect`, where each hop is judged.
+    /// A client below the layer that follows redirects itself, as reqwest does, forwards this header
+    /// (but not the token) to another host. Configure it with `reqwest::redirect::Policy::none()`, or
+    /// follow redirects above the layer with tower-http's `FollowRedirect`, where each hop is checked.
     ///
     /// # Errors
     ///
-    /// It is empty, or has a character that no project has.
+    /// The project is empty, or contains a character that no project name can have.
     pub fn quota_project(mut self, project: impl AsRef<str>) -> Result<Self, ConfigError> {
         self.quota_project = Some(QuotaProject::new("quota project", project.as_ref())?);
         Ok(self)
     }
 
-    /// Like [`quota_project`](Self::quota_project), with the project in `GOOGLE_CLOUD_QUOTA_PROJECT`
-    /// if that is set, and no project was named before. The environment is read here, once.
+    /// Like [`quota_project`](Self::quota_project), but takes the project from
+    /// `GOOGLE_CLOUD_QUOTA_PROJECT`.
+    ///
+    /// Has no effect if the variable is unset or a project was already set. The environment is read
+    /// here, once.
     ///
     /// # Errors
     ///
-    /// The variable is set to something that names no project; the empty string is an error as well.
+    /// The variable is set to something that is not a project name; an empty string is an error as
+    /// well.
     pub fn quota_project_from_env(mut self) -> Result<Self, ConfigError> {
         if self.quota_project.is_none() {
             self.quota_project = QuotaProject::from_env()?;
@@ -114,7 +118,7 @@ impl ScopedAuthLayer {
         Ok(self)
     }
 
-    /// Replaces an `Authorization` header that a request brings along, where it would be kept.
+    /// Replaces an `Authorization` header that a request already has, instead of keeping it.
     pub fn replace_authorization(mut self) -> Self {
         self.replace_authorization = true;
         self

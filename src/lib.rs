@@ -1,8 +1,8 @@
 //! A Tower layer that stamps outgoing HTTP requests with a bearer token.
 //!
-//! The token comes from a [source](TokenSource), first of all the Google Cloud metadata server
-//! ([`MetadataServer`]). It is held in one place for all clones, refreshed before it expires, and
-//! sent only to the [destinations](Destinations) it is scoped to.
+//! The token comes from a [source](TokenSource), most commonly the Google Cloud metadata server
+//! ([`MetadataServer`]). It is held in one place and shared by all clones, refreshed before it expires,
+//! and sent only to the [destinations](Destinations) it is scoped to.
 //!
 //! ```
 //! use tower::{ServiceBuilder, ServiceExt, service_fn};
@@ -27,31 +27,32 @@
 //! # }
 //! ```
 //!
-//! By default the token goes to Google APIs over https only; [`Destinations`] says where else. What is said here
-//! is tested, and the guide names the tests beside what it says: those of this page in
-//! [placement](guide::placement), [what happens when](guide::what_happens) and
+//! By default the token goes only to Google APIs, over https; use [`Destinations`] to allow others. The
+//! statements on this page are tested. The guide names the tests beside each statement; those for this
+//! page are in [placement](guide::placement), [what happens when](guide::what_happens) and
 //! [sources](guide::sources).
 //!
 //! # The guide
 //!
-//! [Each client](guide::clients) (hyper-util, reqwest, tonic, axum), [integrations](guide::integrations)
-//! (kube, object_store, reqwest-middleware), [platforms](guide::platforms),
-//! [sources](guide::sources), [local development](guide::local_development), [testing](guide::testing),
-//! [observability](guide::observability), [a source of one's own](guide::custom_sources),
+//! [Each client](guide::clients) (hyper-util, reqwest, tonic, axum),
+//! [integrations](guide::integrations) (kube, object_store, reqwest-middleware),
+//! [platforms](guide::platforms), [sources](guide::sources),
+//! [local development](guide::local_development), [testing](guide::testing),
+//! [observability](guide::observability), [custom sources](guide::custom_sources),
 //! [migration](guide::migration), [what happens when](guide::what_happens),
 //! [what it costs](guide::what_it_costs), [a fleet on a node](guide::fleet),
 //! [limitations](guide::limitations), [mTLS and bound tokens](guide::mtls_and_bound_tokens), the
 //! [threat model](guide::threat_model), and [how it works inside](guide::inside).
-//!
 //! # Where to place the layer
 //!
-//! Inside retry and redirect layers: each try then carries the token of its moment, and each hop of a
-//! redirect is judged by where it goes. A header that is put on above a redirect layer travels along.
+//! Place it inside retry and redirect layers, so that each attempt carries the token current at that
+//! moment and each redirect hop is checked against its own destination. A header added above a redirect
+//! layer travels along with the redirect.
 //!
-//! Readiness is the inner service's own; it is the *response* that is an error when a token is not to
-//! be had. A request that waits for a token waits in its response future and **holds the inner
-//! service's reservation meanwhile**: the permit of a `ConcurrencyLimit`, the place in a `Buffer`. More
-//! in [placement](guide::placement).
+//! Readiness is that of the inner service; if no token can be obtained, it is the *response* that is an
+//! error. A request that waits for a token waits in its response future and meanwhile **holds the inner
+//! service's reservation**: the permit of a `ConcurrencyLimit`, the slot in a `Buffer`. See
+//! [placement](guide::placement) for details.
 //!
 //! # Per request
 //!
@@ -59,12 +60,12 @@
 //!
 //! # Errors
 //!
-//! The service's error is [`tower::BoxError`]. Failures of this crate downcast to [`AuthError`], which
-//! says whether trying again can help; errors of the inner service come through as they were.
+//! The service's error is [`tower::BoxError`]. This crate's own failures downcast to [`AuthError`],
+//! which says whether retrying can help; errors from the inner service are passed through unchanged.
 //!
 //! # Runtimes
 //!
-//! Fetching needs a Tokio runtime, of any flavour; the caller's is used. A service may outlive the
+//! Fetching needs a Tokio runtime of any flavour; the caller's is used. A service may outlive the
 //! runtime that fetched its token, and one `static` service may serve many runtimes. A request that
 //! finds a live token needs no runtime at all.
 //!
@@ -84,9 +85,9 @@
 //!
 //! # What it does not do
 //!
-//! It asks for tokens; it does not log in. It runs nothing in the background on its own: see
-//! [`TokenCache::keep_fresh`]. It does not look at gRPC statuses. It does not coordinate processes. All
-//! of it, with what to do instead: [limitations](guide::limitations).
+//! It asks for tokens; it does not log in. It runs nothing in the background unless you spawn
+//! [`TokenCache::keep_fresh`]. It does not look at gRPC statuses. It does not coordinate processes.
+//! [Limitations](guide::limitations) covers all of these, and what to do instead.
 //!
 #![cfg_attr(
     not(feature = "metadata"),
@@ -145,8 +146,8 @@ pub use token::{
     value::Token,
 };
 
-// Google's crate has reqwest built with TLS and without a provider for it: a client then needs one
-// installed, which is no business of the README's.
+// `google-cloud-auth` enables reqwest with TLS but without a crypto provider. A client then needs one
+// installed, which the README's examples should not have to show.
 #[cfg(all(
     doctest,
     feature = "metadata",

@@ -1,7 +1,7 @@
-//! The sealed view of a request and a response: where it goes, its headers, its extensions.
+//! The sealed view of a request and a response: destination, headers, extensions.
 //!
-//! One `Service` impl serves every client because of these two traits. They say what can be read
-//! and written, and decide nothing.
+//! Thanks to these two traits, one `Service` impl serves every client. They say what can be read and
+//! written, and decide nothing.
 
 use http::{Extensions, HeaderMap, Request, Response, StatusCode, Uri, uri};
 
@@ -29,7 +29,7 @@ pub(crate) mod sealed {
         fn target(&self) -> Target<'_>;
         fn headers(&self) -> &HeaderMap;
         fn headers_mut(&mut self) -> &mut HeaderMap;
-        /// `None` if the client does not show them.
+        /// `None` if the client does not expose them.
         fn extensions(&self) -> Option<&Extensions>;
     }
 
@@ -37,8 +37,8 @@ pub(crate) mod sealed {
         fn status(&self) -> StatusCode;
         fn extensions_mut(&mut self) -> &mut Extensions;
 
-        /// False if it is known to answer somebody else: a client that follows redirects may have gone
-        /// elsewhere, without our token.
+        /// False if the response is known to come from another origin: a client that follows redirects
+        /// may have gone there, without our token.
         fn answers(&self, _: Asker) -> bool {
             true
         }
@@ -82,7 +82,7 @@ impl<B> sealed::Incoming for Response<B> {
     }
 }
 
-/// The URI's own words, not parsed again: `Uri::host` would.
+/// Slices of the URI itself, not parsed again as `Uri::host` would.
 #[inline]
 pub(crate) fn target_of(uri: &Uri) -> Target<'_> {
     let scheme = match uri.scheme_str() {
@@ -105,7 +105,7 @@ mod reqwest_types {
         Asker, AuthRequest, AuthResponse, Extensions, HeaderMap, Scheme, StatusCode, Target, sealed,
     };
 
-    /// What reqwest (0.13) has in place of the URL of a response that was made by hand.
+    /// What reqwest (0.13) uses as the URL of a response that was constructed by hand.
     const NO_URL: &str = "no.url.provided.local";
 
     impl AuthRequest for Request {}
@@ -125,7 +125,7 @@ mod reqwest_types {
         }
 
         fn extensions(&self) -> Option<&Extensions> {
-            // reqwest keeps them to itself (0.13).
+            // reqwest (0.13) does not expose them.
             None
         }
     }

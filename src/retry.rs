@@ -1,8 +1,8 @@
-//! `RetryUnauthorized`: one retry after a 401, composed from tower's own retry layer.
+//! `RetryUnauthorized`: one retry after a 401, built on tower's own retry layer.
 //!
-//! Sees responses from above the layer, knows from a mark in their extensions that it was our token
-//! that was rejected, and leaves a mark on the request that goes again. The stamping itself is the
-//! layer's, as on the first way.
+//! Sits above the auth layer. A mark in the response's extensions tells it that our token was rejected,
+//! and it leaves a mark on the request that is sent again. The stamping itself is the layer's, as on
+//! the first attempt.
 
 use std::future::{Ready, ready};
 
@@ -11,16 +11,16 @@ use tower::retry::Policy;
 
 use crate::request::sealed::Incoming;
 
-/// In a response's extensions: the request carried our token, and was answered 401.
+/// In a response's extensions: the request carried our token and was answered with 401.
 #[derive(Clone, Copy)]
 pub(crate) struct Rejected;
 
-/// In a request's extensions: a request with the same content was answered 401 with the token that was
-/// in service, so another one is worth waiting for.
+/// In a request's extensions: a request with the same content was answered with 401 while carrying the
+/// token in service, so waiting for another token is worthwhile.
 #[derive(Clone, Copy)]
 pub(crate) struct SentAgain;
 
-/// A [`tower::retry::Policy`]: sends a request once more if its token was rejected.
+/// A [`tower::retry::Policy`] that resends a request once if its token was rejected.
 ///
 /// ```
 /// use tower::ServiceBuilder;
@@ -34,24 +34,24 @@ pub(crate) struct SentAgain;
 /// # }
 /// ```
 ///
-/// Only a request that [`ScopedAuth`](crate::ScopedAuth) below stamped, and that was answered 401,
-/// is repeated, and once: the second answer is returned whatever it is. It waits up to 3 s for a
-/// token other than the rejected one; if there is none to be had, it goes with what there is.
+/// Only a request that [`ScopedAuth`](crate::ScopedAuth) below stamped, and that was answered with 401,
+/// is repeated, and only once: the second response is returned whatever it is. The retry waits up to
+/// 3 s for a token other than the rejected one; if none is available, it is sent with the current one.
 ///
-/// A body has to be `Clone` for its request to be repeatable, which bodies that can be sent only
-/// once are not. For `reqwest`, whose requests say at run time whether they can be cloned, one with
-/// a streaming body is sent once; and a 401 of another origin, to which `reqwest` followed a redirect
-/// without our token, repeats nothing. (If that one sends it back again, the answer looks like that of the
-/// first: where this matters, give `reqwest` the policy to follow no redirects.)
+/// A request can only be repeated if its body is `Clone`, which single-use bodies are not. With
+/// `reqwest`, whose requests say at run time whether they can be cloned, a request with a streaming
+/// body is sent once. A 401 from another origin, to which `reqwest` followed a redirect without our
+/// token, is not retried. (If that origin redirects back to the first, the response looks like one from
+/// the first origin. Where this matters, configure `reqwest` not to follow redirects.)
 ///
-/// A failed gRPC call is an HTTP 200: `grpc-status: 16` is not seen here.
+/// A failed gRPC call is an HTTP 200, so `grpc-status: 16` is not seen here.
 #[derive(Clone, Debug, Default)]
 pub struct RetryUnauthorized {
     spent: bool,
 }
 
 impl RetryUnauthorized {
-    /// One retry.
+    /// Creates a policy that retries once.
     pub fn new() -> Self {
         Self::default()
     }
@@ -96,7 +96,7 @@ impl<E> Policy<reqwest::Request, reqwest::Response, E> for RetryUnauthorized {
         _request: &mut reqwest::Request,
         result: &mut Result<reqwest::Response, E>,
     ) -> Option<Self::Future> {
-        // No mark on the request: reqwest has no place for it. The layer knows by the origin.
+        // No mark on the request: reqwest has no place for one. The layer recognises it by its origin.
         self.decide(result.as_mut().ok()?)
     }
 

@@ -1,7 +1,8 @@
-//! `ScopedAuth<S>`: allowed? token there? stamp and call; else wait.
+//! `ScopedAuth<S>`: checks the destination, then stamps and calls if there is a token, or waits for
+//! one.
 //!
-//! Passes readiness through and never waits in `poll_ready`: token trouble is a response, not a
-//! service that is not ready.
+//! Passes readiness through and never waits in `poll_ready`: a token failure is an error response, not
+//! an unready service.
 
 use std::{
     fmt, mem,
@@ -23,16 +24,16 @@ use crate::{
 ///
 /// # Readiness
 ///
-/// It is ready when the service inside is, and never for want of a token. With a live token, `call`
-/// stamps the request and calls the service inside at once. Without one, the response future waits
-/// for it (see [`TokenCache::token`](crate::TokenCache::token) for how long), and **holds the inner
-/// service's reservation meanwhile**: the permit of a `ConcurrencyLimit`, the place in a `Buffer`.
-/// Dropping the future releases it.
+/// The service is ready when the inner service is; a missing token never makes it unready. With a live
+/// token, `call` stamps the request and calls the inner service at once. Without one, the response
+/// future waits for it (see [`TokenCache::token`](crate::TokenCache::token) for how long), and
+/// meanwhile **holds the inner service's reservation**: the permit of a `ConcurrencyLimit`, the slot in
+/// a `Buffer`. Dropping the future releases it.
 ///
 /// # Errors
 ///
-/// [`tower::BoxError`]: the inner service's own error as it was, or an
-/// [`AuthError`](crate::AuthError) if the request was not sent.
+/// [`tower::BoxError`]: the inner service's own error, unchanged, or an [`AuthError`](crate::AuthError)
+/// if the request was not sent.
 #[derive(Clone)]
 pub struct ScopedAuth<S> {
     inner: S,
@@ -49,17 +50,18 @@ impl<S> ScopedAuth<S> {
         }
     }
 
-    /// The service inside.
+    /// Returns a reference to the inner service.
     pub fn get_ref(&self) -> &S {
         &self.inner
     }
 
-    /// The service inside. What is called on it directly is not stamped.
+    /// Returns a mutable reference to the inner service. Requests sent through it directly are not
+    /// stamped.
     pub fn get_mut(&mut self) -> &mut S {
         &mut self.inner
     }
 
-    /// The service inside, without this one.
+    /// Consumes this service, returning the inner service.
     pub fn into_inner(self) -> S {
         self.inner
     }
@@ -91,7 +93,8 @@ where
 }
 
 impl<S: Clone> ScopedAuth<S> {
-    /// Out of the usual request's way: what is not run is not to lie between what is.
+    /// Kept off the hot path: code that a typical request does not run should not sit between code that
+    /// it does.
     #[inline(never)]
     fn decide<R>(&mut self, mut request: R) -> ResponseFuture<S, R>
     where
@@ -106,7 +109,7 @@ impl<S: Clone> ScopedAuth<S> {
             }
             Decision::Refuse(error) => {
                 self.policy.note_refusal();
-                // `call` uses the readiness up, also where the service inside is not called.
+                // `call` consumes the readiness, even if the inner service is not called.
                 drop(self.take_ready_inner());
                 return ResponseFuture::failed(error);
             }

@@ -1,4 +1,4 @@
-//! Time in tests: a clock that a test moves by hand (feature `test-util`).
+//! Time in tests: a clock that a test can move by hand (feature `test-util`).
 
 use std::{
     fmt,
@@ -13,13 +13,13 @@ use tokio::time::Instant;
 
 use crate::token::clock::{Moment, nanos, wall_nanos};
 
-/// A pair of clocks that follows Tokio's, so that a paused runtime moves both.
+/// A pair of clocks that follows Tokio's clock, so that a paused runtime controls both.
 ///
-/// The monotonic hand is [`tokio::time::Instant`]; the wall hand starts at the real time of
-/// construction and advances with it. [`suspend`](Self::suspend) and [`set_wall`](Self::set_wall)
-/// move the wall alone. Clones share one pair of hands.
+/// The monotonic clock is [`tokio::time::Instant`]; the wall clock starts at the real time of
+/// construction and advances with it. [`suspend`](Self::suspend) and [`set_wall`](Self::set_wall) move
+/// the wall clock only. Clones share one pair of clocks.
 ///
-/// Create it inside the runtime whose clock it is to follow.
+/// Create it inside the runtime whose clock it should follow.
 ///
 /// ```
 /// # #[tokio::main(flavor = "current_thread", start_paused = true)]
@@ -47,12 +47,12 @@ pub struct TestClock {
 
 struct Hands {
     origin: Instant,
-    /// What the wall hand reads at `origin`, in nanoseconds since 1970.
+    /// The wall-clock reading at `origin`, in nanoseconds since 1970.
     wall_at_origin: AtomicI64,
 }
 
 impl TestClock {
-    /// A clock whose wall hand starts at the real time.
+    /// Creates a clock whose wall clock starts at the real time.
     pub fn new() -> Self {
         let wall_at_origin = AtomicI64::new(wall_nanos(SystemTime::now()));
         Self {
@@ -63,7 +63,7 @@ impl TestClock {
         }
     }
 
-    /// The machine slept: monotonic time stood still while the wall clock moved on by `slept`.
+    /// Simulates a suspend: monotonic time stands still while the wall clock advances by `slept`.
     pub fn suspend(&self, slept: Duration) {
         let _ =
             self.hands
@@ -73,7 +73,7 @@ impl TestClock {
                 });
     }
 
-    /// Somebody set the wall clock to `time`; monotonic time is not touched.
+    /// Sets the wall clock to `time`; monotonic time is unaffected.
     pub fn set_wall(&self, time: SystemTime) {
         let at_origin = wall_nanos(time).saturating_sub(self.mono());
         self.hands
@@ -81,7 +81,7 @@ impl TestClock {
             .store(at_origin, Ordering::Release);
     }
 
-    /// What the wall hand reads.
+    /// Returns the wall-clock reading.
     pub fn wall(&self) -> SystemTime {
         self.now().to_system_time()
     }

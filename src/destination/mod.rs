@@ -1,13 +1,13 @@
 //! `Destinations`: which origins may see the token.
 //!
-//! Pure: a list of patterns and the URI of a request in, a verdict out. The URI decides, never the
-//! `Host` header. Knows nothing of tokens, caches or services.
+//! Pure: takes a list of patterns and the URI of a request, and returns a verdict. The URI decides,
+//! never the `Host` header. Knows nothing of tokens, caches or services.
 //!
 //! | file | its job |
 //! | --- | --- |
 //! | `origin.rs` | a request's scheme and authority, taken apart once |
-//! | `pattern.rs` | an origin pattern: parsed with care, compared exactly |
-//! | `shortcut.rs` | the usual origin, recognised without any of that |
+//! | `pattern.rs` | an origin pattern: parsed strictly, compared exactly |
+//! | `shortcut.rs` | a fast path for the usual origin |
 
 mod origin;
 mod pattern;
@@ -27,11 +27,11 @@ use crate::{
     error::{AuthError, Kind},
 };
 
-/// Which origins may see the token.
+/// The origins that may receive the token.
 ///
-/// The default is [`google_apis`](Self::google_apis). A request to anywhere else is refused with an
-/// [`AuthError`] that [names the host](AuthError::is_destination), before any token is fetched, or
-/// goes on without a token under [`pass_others`](Self::pass_others).
+/// The default is [`google_apis`](Self::google_apis). A request to any other origin is refused with an
+/// [`AuthError`] that [names the host](AuthError::is_destination), before any token is fetched, or is
+/// sent without a token if [`pass_others`](Self::pass_others) is set.
 ///
 /// ```
 /// use tower_scoped_auth::Destinations;
@@ -42,13 +42,13 @@ use crate::{
 ///
 /// # What is compared
 ///
-/// The scheme, the host in ASCII lower case, and the port (80 for http and 443 for https, if none is
-/// given) of the request's URI; the `Host` header plays no part. A URI with user information, with
-/// a host that ends in a dot, or with a character that no DNS name has, is refused whatever the
-/// patterns say. There is no IDNA: a look-alike is either refused or another name (`xn--…`).
+/// The scheme, the host in ASCII lower case, and the port (by default 80 for http and 443 for https) of
+/// the request's URI; the `Host` header plays no part. A URI with user information, with a host that
+/// ends in a dot, or with a character that cannot occur in a DNS name is refused whatever the patterns
+/// say. There is no IDNA processing: a look-alike is either refused or a different name (`xn--…`).
 ///
 /// The metadata server itself is never a destination, except under [`trust_inner`](Self::trust_inner),
-/// which looks at nothing.
+/// which performs no checks.
 #[derive(Clone)]
 pub struct Destinations {
     allowed: Allowed,
@@ -63,50 +63,53 @@ enum Allowed {
 
 struct Origins {
     patterns: Box<[Pattern]>,
-    /// Of the same patterns, for those that have one.
+    /// Fast forms of those of the same patterns that have one.
     shortcuts: Shortcuts,
 }
 
 /// What to do with a request.
 pub(crate) enum Verdict {
-    /// It may carry the token; a 401 to it is this asker's.
+    /// It may carry the token; a 401 is attributed to this asker.
     Stamp(Asker),
-    /// It goes on without.
+    /// It is sent without a token.
     Pass,
-    /// It goes nowhere.
+    /// It is not sent.
     Refuse(AuthError),
 }
 
-/// Where all Google APIs are, in the default universe.
+/// The domain of all Google APIs in the default universe.
 const GOOGLE_APIS: &str = "googleapis.com";
 
 impl Destinations {
-    /// `https` to `googleapis.com` and its subdomains. The default.
+    /// Allows `https` to `googleapis.com` and its subdomains. The default.
     pub fn google_apis() -> Self {
         Self::origins(Pattern::domain_and_subdomains(GOOGLE_APIS))
     }
 
-    /// `https` to the domain of another universe and its subdomains, such as that of Google
-    /// Distributed Cloud or a sovereign cloud, in place of `googleapis.com`.
+    /// Allows `https` to the domain of another universe and its subdomains, instead of
+    /// `googleapis.com`.
+    ///
+    /// Other universes are, for example, Google Distributed Cloud and sovereign clouds.
     ///
     /// # Errors
     ///
-    /// What is given is not a domain name of two labels or more.
+    /// The argument is not a domain name of at least two labels.
     pub fn universe(domain: impl AsRef<str>) -> Result<Self, ConfigError> {
         let domain = pattern::checked_domain("universe domain", domain.as_ref())?;
         Ok(Self::origins(Pattern::domain_and_subdomains(&domain)))
     }
 
-    /// Exactly the origins that match one of these patterns: `scheme://host[:port]`.
+    /// Allows exactly the origins that match one of these patterns: `scheme://host[:port]`.
     ///
-    /// The scheme is `https`, or `http` where plain text is what you want. The host is a DNS name, an
-    /// IPv4 address, or an IPv6 address in brackets. A leading `*.` stands for one or more labels:
-    /// `https://*.run.app` covers `a.run.app` and `a.b.run.app`, not `run.app`; at least two labels
+    /// The scheme is `https`, or `http` if you want plaintext. The host is a DNS name, an IPv4 address,
+    /// or an IPv6 address in brackets. A leading `*.` stands for one or more labels:
+    /// `https://*.run.app` covers `a.run.app` and `a.b.run.app`, but not `run.app`; at least two labels
     /// must follow it.
     ///
     /// # Errors
     ///
-    /// No pattern at all, or a malformed one; the message says what is wrong, and where in it.
+    /// There are no patterns, or one is malformed; the message says what is wrong and at which
+    /// position.
     pub fn only<I>(patterns: I) -> Result<Self, ConfigError>
     where
         I: IntoIterator,
@@ -126,11 +129,11 @@ impl Destinations {
         Ok(Self::origins(patterns))
     }
 
-    /// Every request, whatever its URI says: for a service that is bound to one origin.
+    /// Allows every request, whatever its URI says: for a service that is bound to one origin.
     ///
-    /// A tonic `Channel` adds its origin inside, so the requests it is given have neither scheme nor
-    /// host. Around a client that goes wherever a request's URI points, this gives the token to
-    /// every host there is.
+    /// A tonic `Channel` adds its origin internally, so the requests it is given have neither scheme
+    /// nor host. Around a client that goes wherever a request's URI points, this gives the token to
+    /// every host.
     pub fn trust_inner() -> Self {
         Self {
             allowed: Allowed::Inner,
@@ -138,7 +141,7 @@ impl Destinations {
         }
     }
 
-    /// Requests to other destinations go on without a token, where they would be refused.
+    /// Sends requests to other destinations without a token instead of refusing them.
     pub fn pass_others(mut self) -> Self {
         self.pass_others = true;
         self
@@ -156,8 +159,8 @@ impl Destinations {
         }
     }
 
-    /// May a request to `target` carry the token? `None` says only that it takes a
-    /// [judgement](Self::judge) to know.
+    /// May a request to `target` carry the token? `None` means only that the shortcut cannot tell; use
+    /// [`judge`](Self::judge).
     #[inline]
     pub(crate) fn admit(&self, target: &Target<'_>) -> Option<Asker> {
         match &self.allowed {
@@ -203,7 +206,7 @@ pub(crate) fn audience_of(target: &Target<'_>) -> Result<String, AuthError> {
     }
 }
 
-/// Names scheme, host and port; the rest of a URI may hold secrets.
+/// Names scheme, host and port only; the rest of a URI may hold secrets.
 #[cold]
 fn refusal(patterns: &[Pattern], target: &Target<'_>, fault: Option<Fault>) -> AuthError {
     const NAMED: usize = 4;

@@ -1,6 +1,6 @@
 //! A request's origin: scheme, host and port, taken from its URI in one pass.
 //!
-//! Borrowed from the URI, never allocated. Knows which URIs are not fit to be compared at all.
+//! Borrowed from the URI, never allocated. Detects URIs that cannot be compared safely.
 
 use std::{
     fmt,
@@ -25,7 +25,7 @@ pub(crate) enum Scheme {
     Missing,
 }
 
-/// An origin that patterns can be held against.
+/// An origin that can be compared with patterns.
 #[derive(Debug)]
 pub(super) struct Origin<'a> {
     pub(super) secure: bool,
@@ -71,7 +71,7 @@ impl<'a> Origin<'a> {
             Scheme::Other => return Err(Fault::OtherScheme),
             Scheme::Missing => return Err(Fault::NoScheme),
         };
-        // A label must be between any two dots, and before the first.
+        // There must be a label before the first dot and between any two dots.
         let (mut end, mut after_dot) = (0, true);
         for byte in authority.as_bytes() {
             match CLASSES.get(usize::from(*byte)) {
@@ -96,7 +96,7 @@ impl<'a> Origin<'a> {
         let port = match rest.as_bytes() {
             [] => default_port(secure),
             [b':', digits @ ..] => port(digits).ok_or_else(|| {
-                // A colon may as well be part of `user:password@`.
+                // The colon may be part of `user:password@`.
                 if authority.contains('@') {
                     Fault::UserInfo
                 } else {
@@ -122,7 +122,7 @@ impl<'a> Origin<'a> {
     /// The addresses and names of the metadata server, which must never be sent its own tokens.
     #[inline]
     pub(super) fn is_metadata_server(&self) -> bool {
-        // Almost no host is as long as one of them: looking at the length is looking enough.
+        // Hardly any other host has the same length as one of them, so check the length first.
         matches!(self.host.len(), 8 | 15 | 24) && is_metadata_host(self.host)
             || self.is_v6 && is_metadata_host(self.host)
     }
@@ -142,18 +142,18 @@ pub(super) fn is_metadata_host(host: &str) -> bool {
 fn is_metadata_address(address: Ipv6Addr) -> bool {
     // GCE's IPv6-only instances.
     const V6: Ipv6Addr = Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254);
-    // The usual one, as a socket that speaks both protocols may be told it.
+    // The usual address, in the form that a dual-stack socket may be given.
     const V4_MAPPED: Ipv6Addr = Ipv4Addr::new(169, 254, 169, 254).to_ipv6_mapped();
     address == V6 || address == V4_MAPPED
 }
 
 impl Target<'_> {
-    /// A number for scheme and authority, the same wherever they are the same. Whatever spellings of one host
-    /// are told apart costs no more than a refresh that waits for its pace.
+    /// A hash of scheme and authority: equal for equal input. If two spellings of one host hash
+    /// differently, the only cost is a refresh that waits for its pace.
     ///
-    /// Eight bytes at a time, the last eight for themselves: no defence against collisions is needed, for
-    /// two origins that share a number merely share a wait.
-    // As a call: most requests go to an origin whose number is known, and would run around it.
+    /// Hashes eight bytes at a time, then the last eight bytes again. No defence against collisions is
+    /// needed: two origins with the same hash merely share a wait.
+    // Not inlined: most requests go to an origin whose hash is known, and would have to jump over it.
     #[inline(never)]
     pub(crate) fn asker(&self) -> Asker {
         let bytes = self.authority.as_bytes();
@@ -165,7 +165,7 @@ impl Target<'_> {
             Some(last) => mix(words.fold(scheme, mix), u64::from_le_bytes(*last)),
             None => rest.fold(scheme, mix),
         };
-        // Never zero, for which the lowest bit is given up.
+        // The lowest bit is sacrificed so that the hash is never zero.
         Asker::MIN | hash
     }
 }
@@ -175,8 +175,8 @@ fn mix(hash: u64, word: u64) -> u64 {
     (hash.rotate_left(5) ^ word).wrapping_mul(FACTOR)
 }
 
-/// What a byte is to a host: part of a DNS label (or of the underscore names that are private), the
-/// dot between them, or neither.
+/// How a byte can occur in a host: as part of a DNS label (or of a private name with underscores), as
+/// the dot between labels, or not at all.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum Class {
     Label,
@@ -217,7 +217,7 @@ fn odd(authority: &str) -> Fault {
     }
 }
 
-/// One to five digits, from 1 to 65535.
+/// Parses one to five digits, from 1 to 65535.
 pub(super) fn port(digits: &[u8]) -> Option<u16> {
     const MOST_DIGITS: usize = 5;
     if digits.is_empty() || digits.len() > MOST_DIGITS {

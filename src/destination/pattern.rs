@@ -1,6 +1,6 @@
-//! One origin pattern: `scheme://host[:port]`, with one leading `*.` at most.
+//! One origin pattern: `scheme://host[:port]`, with at most one leading `*.`.
 //!
-//! Parsing is slow and explains itself; matching is a comparison of ports and of bytes.
+//! Parsing is slow and reports detailed errors; matching compares ports and bytes.
 
 use std::{
     fmt,
@@ -24,7 +24,7 @@ pub(super) struct Pattern {
 enum Host {
     /// In lower case.
     Exact(Box<str>),
-    /// `.example.com`, in lower case: whatever ends in it, with something before it.
+    /// `.example.com`, in lower case: matches any host that ends in it and has something before it.
     Below(Box<str>),
     V6(Ipv6Addr),
 }
@@ -34,7 +34,7 @@ const LONGEST_NAME: usize = 253;
 const LONGEST_LABEL: usize = 63;
 
 impl Pattern {
-    /// `https` to a domain, which has been checked, and everything below it.
+    /// `https` to a domain (already checked) and everything below it.
     pub(super) fn domain_and_subdomains(domain: &str) -> [Self; 2] {
         let below = Host::Below(format!(".{domain}").into());
         let pattern = |host| Self {
@@ -42,7 +42,7 @@ impl Pattern {
             host,
             port: origin::default_port(true),
         };
-        // Requests go to subdomains as a rule: held against first.
+        // Requests usually go to subdomains, so that pattern is tried first.
         [pattern(below), pattern(Host::Exact(domain.into()))]
     }
 
@@ -91,7 +91,7 @@ impl Pattern {
         Ok(Self { secure, host, port })
     }
 
-    /// This pattern in a form that is quickly compared, where there is one.
+    /// This pattern in a form that is fast to compare, if there is one.
     pub(super) fn shortcut(&self) -> Option<Shortcut> {
         let default_port = origin::default_port(self.secure);
         match &self.host {
@@ -111,7 +111,7 @@ impl Pattern {
         match &self.host {
             Host::Below(suffix) => {
                 let (host, suffix) = (origin.host.as_bytes(), suffix.as_bytes());
-                // Something must be left before the dot, and that not another dot.
+                // Something must be left before the dot, and it must not end in another dot.
                 let Some(labels) = host.len().checked_sub(suffix.len()) else {
                     return false;
                 };
@@ -126,14 +126,14 @@ impl Pattern {
     }
 }
 
-/// Equal but for ASCII case. Nearly every host is written in lower case, as `pattern` is: comparing
-/// the bytes as they are comes first, and is many times faster.
+/// Compares ignoring ASCII case. Nearly every host is in lower case, as `pattern` is, so the exact
+/// comparison comes first and is many times faster.
 #[inline]
 fn same(host: &[u8], pattern: &[u8]) -> bool {
     host == pattern || host.eq_ignore_ascii_case(pattern)
 }
 
-/// A domain name of two labels or more, in lower case.
+/// Returns a domain name of at least two labels, in lower case.
 pub(super) fn checked_domain(what: &'static str, given: &str) -> Result<String, ConfigError> {
     Text { what, given }.domain(given)
 }
@@ -151,7 +151,8 @@ fn bracketed<'a>(text: &Text<'a>, rest: &'a str) -> Result<(Ipv6Addr, &'a str), 
     Ok((parsed, tail))
 }
 
-/// The text being parsed; pieces of it are slices of `given`, so that their position can be told.
+/// The text being parsed. Pieces of it must be slices of `given`, so that their position can be
+/// reported.
 struct Text<'a> {
     what: &'static str,
     given: &'a str,
@@ -162,7 +163,7 @@ impl Text<'_> {
         ConfigError::new(self.what, self.given, reason)
     }
 
-    /// `piece` is where in the given text it went wrong.
+    /// `piece` is the part of the given text that is wrong.
     fn wrong_at(&self, piece: &str, reason: &str) -> ConfigError {
         let offset = (piece.as_ptr() as usize).saturating_sub(self.given.as_ptr() as usize);
         let before = self.given.get(..offset).unwrap_or_default();

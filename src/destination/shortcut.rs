@@ -1,41 +1,41 @@
 //! The usual destination, recognised in a few dozen instructions.
 //!
-//! A shortcut past taking a URI apart and holding each pattern against it. It may only ever say yes
-//! where the exact way says yes; whatever is unusual (a port, upper case, an address, user
-//! information) it leaves to the exact way. A property test below holds the two against each other.
+//! A fast path that avoids parsing a URI and comparing it with each pattern. It may only say yes where
+//! the exact check says yes, and leaves everything unusual (a port, upper case, an address, user
+//! information) to the exact check. A property test (`tests.rs`) compares the two.
 //!
-//! Knows bytes and patterns that have been checked; knows nothing of URIs beyond their authority.
+//! Knows bytes and validated patterns; knows nothing of URIs beyond their authority.
 
 use std::sync::OnceLock;
 
 use super::origin::{METADATA_NAMES, Scheme, Target};
 use crate::asker::Asker;
 
-/// Patterns in the form in which they are quickly compared.
+/// Patterns in a form that is fast to compare.
 #[derive(Debug)]
 #[repr(C, align(64))]
 pub(super) struct Shortcuts {
-    /// The first origin that was admitted and fits. Most clients have one; comparing with it is half of
-    /// the work of comparing with a pattern.
+    /// The first admitted origin that fits. Most clients have only one, and comparing with it takes
+    /// half the work of comparing with a pattern.
     familiar: OnceLock<Familiar>,
     list: Box<[Shortcut]>,
 }
 
-/// One origin, its authority in the words that it is compared by: where they lie side by side, nothing is
-/// called, and one line of the cache is read.
+/// One origin, with its authority as words for comparison. Because the words are stored inline,
+/// comparing them calls nothing and reads a single cache line.
 #[derive(Debug)]
 struct Familiar {
     asker: Asker,
     length: u8,
-    /// Its last eight bytes, some of which may be in the last whole word as well.
+    /// The last eight bytes, some of which may also be in the last whole word.
     last: u64,
-    /// Every whole word of the authority, from its beginning.
+    /// Every whole word of the authority, from the start.
     words: [u64; FAMILIAR_WORDS],
     scheme: Scheme,
 }
 
-/// Of up to 39 bytes, then: `us-central1-aiplatform.googleapis.com` has 37. A longer one is found among the
-/// patterns.
+/// Enough for up to 39 bytes: `us-central1-aiplatform.googleapis.com` has 37. A longer authority is
+/// compared with the patterns.
 const FAMILIAR_WORDS: usize = 4;
 
 #[cfg(target_pointer_width = "64")]
@@ -44,11 +44,12 @@ const _: () = assert!(size_of::<OnceLock<Familiar>>() <= 64, "one line");
 #[derive(Debug)]
 pub(super) struct Shortcut {
     scheme: Scheme,
-    /// In lower case: `.googleapis.com`, below which everything is allowed; or a whole authority.
+    /// In lower case: either a suffix such as `.googleapis.com`, below which everything is allowed, or
+    /// a whole authority.
     text: Box<str>,
     is_suffix: bool,
-    /// The first and the last eight bytes of `text`. Between them they hold all of a text of up to
-    /// sixteen bytes, so that comparing two words is comparing the text.
+    /// The first and last eight bytes of `text`. Together they cover any text of up to sixteen bytes,
+    /// so comparing the two words compares the whole text.
     first: u64,
     last: u64,
 }
@@ -56,10 +57,10 @@ pub(super) struct Shortcut {
 const WORD: usize = size_of::<u64>();
 
 impl Shortcut {
-    /// Whatever lies below a domain: a suffix that begins with a dot, without a port.
+    /// Everything below a domain: a suffix that begins with a dot, without a port.
     pub(super) fn below(secure: bool, suffix: &str) -> Option<Self> {
-        // The metadata server is no destination, whatever a pattern covers. An underscore is no
-        // plain byte, though a host may have one.
+        // The metadata server is never a destination, whatever a pattern covers. An underscore is not a
+        // plain byte, although a host may contain one.
         let covers_it = METADATA_NAMES.iter().any(|name| name.ends_with(suffix));
         if covers_it || suffix.contains('_') {
             return None;
@@ -67,12 +68,12 @@ impl Shortcut {
         Self::of(secure, suffix, true)
     }
 
-    /// One origin, its authority as a URI writes it: with the port unless that is the default one.
+    /// One origin, with its authority as written in a URI: with the port unless it is the default.
     pub(super) fn exactly(secure: bool, authority: &str) -> Option<Self> {
         Self::of(secure, authority, false)
     }
 
-    /// `None` for what is shorter than a word.
+    /// Returns `None` if the text is shorter than a word.
     fn of(secure: bool, text: &str, is_suffix: bool) -> Option<Self> {
         let bytes = text.as_bytes();
         Some(Self {
@@ -84,7 +85,7 @@ impl Shortcut {
         })
     }
 
-    /// `tail` is as long as the text, and has its last eight bytes.
+    /// `tail` must be as long as the text and share its last eight bytes.
     #[inline]
     fn is_text(&self, tail: &[u8]) -> bool {
         let first = tail.first_chunk().map(|first| u64::from_le_bytes(*first));
@@ -93,7 +94,7 @@ impl Shortcut {
 }
 
 impl Familiar {
-    /// `None` for what is longer than its words, or shorter than one.
+    /// Returns `None` if the authority has more whole words than fit, or is shorter than one word.
     fn of(scheme: Scheme, authority: &[u8], asker: Asker) -> Option<Self> {
         let (whole, _) = authority.as_chunks::<WORD>();
         let mut words = [0; FAMILIAR_WORDS];
@@ -131,7 +132,7 @@ impl FromIterator<Shortcut> for Shortcuts {
 }
 
 impl Shortcuts {
-    /// May a request to `target` carry the token? `None` says that the shortcut does not know.
+    /// May a request to `target` carry the token? `None` means that the shortcut cannot tell.
     #[inline]
     pub(super) fn admit(&self, target: &Target<'_>) -> Option<Asker> {
         let authority = target.authority.as_bytes();
@@ -153,7 +154,7 @@ impl Shortcuts {
         if self.familiar.get().is_none()
             && let Some(familiar) = Familiar::of(scheme, authority, asker)
         {
-            // Somebody else may be first, with the same or another.
+            // Another thread may get there first, with the same origin or a different one.
             self.familiar.get_or_init(|| familiar);
         }
         Some(asker)
@@ -183,11 +184,11 @@ fn last_word(bytes: &[u8]) -> Option<u64> {
     bytes.last_chunk().map(|word| u64::from_le_bytes(*word))
 }
 
-/// Are there labels in front of a suffix, and are they plain: letters in lower case, digits, hyphens, and
-/// dots that stand neither first, nor last, nor side by side?
+/// Are there labels in front of a suffix, and are they plain: lower-case letters, digits, hyphens, and
+/// dots that are neither first, nor last, nor adjacent?
 ///
-/// The suffix takes at least eight bytes, all of them plain, and begins with a dot: so a word that
-/// begins in the labels is a word of the authority, and a dot at the labels' end has a neighbour.
+/// The suffix has at least eight bytes, all of them plain, and begins with a dot. So a word that starts
+/// in the labels lies within the authority, and a dot at the end of the labels is next to another dot.
 #[inline]
 fn labels_are_plain(authority: &[u8], labels: usize) -> bool {
     let Some(first) = authority.first_chunk() else {
@@ -197,13 +198,13 @@ fn labels_are_plain(authority: &[u8], labels: usize) -> bool {
     if first.first() == Some(&b'.') || !is_plain(word) {
         return false;
     }
-    // Short enough for the suffix's dot to be in the word.
+    // The labels are short enough that the word includes the suffix's dot.
     labels < WORD || longer_labels_are_plain(authority, labels)
 }
 
 fn longer_labels_are_plain(authority: &[u8], labels: usize) -> bool {
-    // Windows of eight bytes, each beginning with the last byte of the one before: of any two
-    // neighbours there is a window that holds both. The last one ends with the suffix's dot.
+    // Windows of eight bytes, each beginning with the last byte of the previous one, so that any two
+    // adjacent bytes share a window. The last window ends with the suffix's dot.
     let last = labels.saturating_sub(WORD - 1);
     let mut at = 0;
     while at < last {
@@ -216,13 +217,13 @@ fn longer_labels_are_plain(authority: &[u8], labels: usize) -> bool {
     true
 }
 
-/// Eight bytes at once: each a lower-case letter, a digit, a hyphen or a dot, and no two dots side
-/// by side.
+/// Checks eight bytes at once: each must be a lower-case letter, a digit, a hyphen or a dot, and no two
+/// dots may be adjacent.
 #[inline]
 const fn is_plain(word: u64) -> bool {
     const TOPS: u64 = splat(0x80);
-    // For bytes below 0x80, the sum's top bit says whether the byte is at least `least`, and nothing
-    // is carried into the next byte.
+    // For bytes below 0x80, the top bit of the sum says whether the byte is at least `least`, and
+    // nothing carries into the next byte.
     const fn at_least(word: u64, least: u8) -> u64 {
         word.wrapping_add(splat(0x80 - least))
     }
@@ -230,7 +231,7 @@ const fn is_plain(word: u64) -> bool {
         at_least(word ^ splat(byte), 1)
     }
     let letters = at_least(word, b'a') & !at_least(word, b'z' + 1);
-    // `-`, `.`, `/` and the digits follow each other in ASCII.
+    // `-`, `.`, `/` and the digits are consecutive in ASCII.
     let others = at_least(word, b'-') & !at_least(word, b'9' + 1) & is_not(word, b'/');
     let dots = !is_not(word, b'.') & TOPS;
     let plain = (letters | others) & !word & TOPS;
@@ -268,7 +269,7 @@ mod tests {
                     "{length} without {place}"
                 );
             }
-            // As many bytes more as a length that is kept in eight bits would not notice.
+            // Longer by exactly the amount that an eight-bit length would not notice.
             let longer = [&authority[..], &[b'a'; 256]].concat();
             assert!(!familiar.is(Scheme::Https, &longer), "{length} and 256");
         }

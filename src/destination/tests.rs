@@ -1,4 +1,4 @@
-//! Which origins match, and which do not: tables, and properties over random hosts.
+//! Which origins match and which do not: tables, and properties over random hosts.
 
 use http::Uri;
 use proptest::prelude::*;
@@ -241,7 +241,7 @@ fn malformed_patterns_are_refused_where_they_go_wrong() {
     assert!(Destinations::universe("https://x.y").is_err());
 }
 
-/// What the documentation says, word by word, with no regard for speed.
+/// What the documentation says, literally, with no regard for speed.
 fn naive(pattern: &str, uri: &str) -> bool {
     let split = |text: &str| {
         let (scheme, rest) = text.split_once("://").unwrap();
@@ -265,8 +265,8 @@ fn naive(pattern: &str, uri: &str) -> bool {
 }
 
 proptest! {
-    /// The shortcut says yes only where holding the patterns against the origin says yes; and it
-    /// goes on saying so for an origin it has seen.
+    /// The shortcut says yes only where the exact comparison says yes, and keeps doing so for an origin
+    /// it has seen.
     #[test]
     fn the_shortcut_admits_nothing_that_a_judgement_refuses(
         uris in prop::collection::vec(

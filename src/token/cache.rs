@@ -1,6 +1,6 @@
-//! `TokenCache`: one supply per token request, bounded, shared by everyone who holds the cache.
+//! `TokenCache`: one supply per token request, bounded, shared by every holder of the cache.
 //!
-//! Maps requests to supplies and decides which are forgotten. Knows nothing of HTTP requests, of
+//! Maps requests to supplies and decides which ones to forget. Knows nothing of HTTP requests, of
 //! destinations, or of what happens inside a slot.
 
 use std::{
@@ -28,22 +28,23 @@ use super::{
 };
 use crate::{asker::Asker, error::AuthError};
 
-/// Tokens by [`TokenRequest`]: fetched when first asked for, refreshed before they expire.
+/// Caches tokens by [`TokenRequest`]: fetched on first use, refreshed before they expire.
 ///
-/// Clones share everything. Layers built [from one cache](crate::ScopedAuthLayer::from_cache) share
-/// its tokens; two caches, even with equal sources, fetch each for itself.
+/// Clones share everything. Layers built [from one cache](crate::ScopedAuthLayer::from_cache) share its
+/// tokens; two caches fetch separately, even if their sources are equal.
 ///
-/// Nothing runs in the background on its own account: requests drive the refreshes. Building a cache
-/// opens no connection, starts no task, and needs no runtime. Fetching needs a Tokio runtime with
-/// time enabled (and I/O, for the metadata server); a live token needs none.
+/// Nothing runs in the background by itself: requests drive the refreshes. Building a cache opens no
+/// connection, starts no task, and needs no runtime. Fetching needs a Tokio runtime with time enabled
+/// (and I/O, for the metadata server); serving a live token needs none.
 ///
 /// # Bounds
 ///
-/// At most [`max_tokens`](TokenCacheBuilder::max_tokens) requests are remembered (256 by default).
-/// When one more comes, the one idle for longest goes; those in use at that moment (by a layer, or
-/// by a request that waits) stay, even if they are more. What has been idle for two hours goes when
-/// the next new request comes. At most 16 fetches run at once, at most one for each request. Refreshes
-/// of tokens that are still good keep to 200 a second or so; a fetch that somebody waits for is not held
+/// At most [`max_tokens`](TokenCacheBuilder::max_tokens) token requests are remembered (256 by
+/// default). When a new one arrives, the one idle longest is dropped; those in use at that moment (by a
+/// layer, or by a waiting request) stay, even if they exceed the limit. Those idle for two hours are
+/// dropped when the next new one arrives. At most 16 fetches run at once, and at most one per token
+/// request. Refreshes of tokens that are still valid are limited to about 200 per second; fetches that
+/// a request waits for are not held up by them.
 /// up by them.
 #[derive(Clone)]
 pub struct TokenCache {
@@ -54,33 +55,34 @@ struct Inner {
     fetcher: Arc<Fetcher>,
     supplies: ArcSwap<Supplies>,
     max_tokens: usize,
-    /// Told when the cache is dropped, so that [`TokenCache::keep_fresh`] futures end at once.
+    /// Notified when the cache is dropped, so that [`TokenCache::keep_fresh`] futures end at once.
     closed: Arc<Notify>,
 }
 
 impl TokenCache {
-    /// A cache with default settings.
+    /// Creates a cache with default settings.
     pub fn new(source: impl TokenSource) -> Self {
         Self::builder(source).assemble()
     }
 
-    /// A cache with settings of its own.
+    /// Returns a builder, to change the default settings.
     pub fn builder<S: TokenSource>(source: S) -> TokenCacheBuilder<S> {
         TokenCacheBuilder::new(source)
     }
 
-    /// A live token for `request`: the one held, or the one fetched now.
+    /// Returns a live token for `request`, from the cache or newly fetched.
     ///
-    /// Waits, at most [`max_wait`](TokenCacheBuilder::max_wait), only if no live token is held (or
-    /// less than ten seconds are left of it: then at most three seconds). Dropping the future
-    /// takes the caller off the list; the fetch goes on for those who come later.
+    /// Waits only if no live token is held, for at most [`max_wait`](TokenCacheBuilder::max_wait), or
+    /// if the held token has less than ten seconds left, for at most three seconds. Dropping the future
+    /// only stops this caller from waiting; the fetch continues for later callers.
     ///
     /// # Errors
     ///
     /// The last attempt's failure. Callers that arrive before the first failure wait up to
-    /// [`max_wait`](super::cache_builder::TokenCacheBuilder::max_wait), through failed attempts, and then get the
-    /// last error. Later callers wait for at most one further attempt, and only if it is running or starts
-    /// within a second; otherwise they get the last error at once. Attempts go on at their own pace.
+    /// [`max_wait`](super::cache_builder::TokenCacheBuilder::max_wait), across failed attempts, and
+    /// then get the last error. Later callers wait for at most one further attempt, and only if it is
+    /// running or starts within a second; otherwise they get the last error at once. Attempts continue
+    /// at their own pace.
     pub async fn token(&self, request: &TokenRequest) -> Result<Token, AuthError> {
         request.check()?;
         let supply = self.supply(request);
@@ -91,7 +93,7 @@ impl TokenCache {
         Ok(lease.token().clone())
     }
 
-    /// Likewise, with the time that is left of its life.
+    /// The same, with the time left until the token expires.
     #[cfg(feature = "emulator")]
     pub(crate) async fn token_and_life(
         &self,
@@ -107,12 +109,14 @@ impl TokenCache {
         ))
     }
 
-    /// Takes `token` out of service, wherever it is still the current one: the next request fetches.
+    /// Takes `token` out of service wherever it is still current, so that the next request fetches a
+    /// new one.
     ///
-    /// Compare and clear: a token that was replaced meanwhile changes nothing. True if a token was
-    /// taken out. The server may hand out the same token again; it is then used again, unless that
-    /// answers a fetch that was begun before: another one follows. A server that has brought nothing new for a
-    /// while is asked at its pace, up to ten seconds later.
+    /// This is compare-and-clear: if the token has already been replaced, nothing changes. Returns true
+    /// if a token was taken out. The server may return the same token again. It is then used again,
+    /// unless the fetch that returned it began before the invalidation; in that case another fetch
+    /// follows. If the server has returned nothing new for a while, the next fetch keeps to its pace,
+    /// up to ten seconds later.
     pub fn invalidate(&self, token: &Token) -> bool {
         let supplies = self.inner.supplies.load();
         supplies
@@ -120,7 +124,7 @@ impl TokenCache {
             .fold(false, |done, supply| supply.invalidate(token) | done)
     }
 
-    /// The state of the token for `request`. Fetches nothing.
+    /// Returns the state of the token for `request`. Fetches nothing.
     pub fn status(&self, request: &TokenRequest) -> TokenStatus {
         let supplies = self.inner.supplies.load();
         let fetcher = &self.inner.fetcher;
@@ -130,16 +134,17 @@ impl TokenCache {
         )
     }
 
-    /// Keeps the token for `request` fresh without traffic, for as long as it is polled.
+    /// Keeps the token for `request` fresh without traffic, for as long as the future is polled.
     ///
-    /// Spawn it where latency of the first request counts. The future holds the cache weakly: it
-    /// ends as soon as the last other handle (cache, layer, service) is dropped. It looks at both
-    /// clocks at least every 30 s, so it notices a suspended machine. Dropping it stops only the
+    /// Spawn it where the latency of the first request matters. The future holds the cache weakly: it
+    /// ends as soon as the last other handle (cache, layer, service) is dropped. It checks both clocks
+    /// at least every 30 s, so it notices when the machine was suspended. Dropping it stops only the
     /// watching.
     ///
-    /// Failed attempts are repeated at the cache's pace, and seen in [`status`](Self::status). Where it can
-    /// do nothing at all, it says so in one `WARN` and ends at once: polled outside a Tokio runtime with time
-    /// enabled, or for [`Audience::per_origin`](crate::Audience::per_origin), which no source can be asked for.
+    /// Failed attempts are repeated at the cache's pace, and show up in [`status`](Self::status). If
+    /// the future cannot do anything at all, it logs one `WARN` and ends at once. This happens when it
+    /// is polled outside a Tokio runtime with time enabled, or for
+    /// [`Audience::per_origin`](crate::Audience::per_origin), which no source can be asked for.
     pub fn keep_fresh(
         &self,
         request: &TokenRequest,
@@ -150,18 +155,19 @@ impl TokenCache {
         keep_fresh::run(cache, Arc::clone(&self.inner.closed), request.clone())
     }
 
-    /// How many requests' tokens are remembered at the moment.
+    /// The number of token requests currently remembered.
     pub fn len(&self) -> usize {
         self.inner.supplies.load().len()
     }
 
-    /// True if no request's token is remembered. A layer's counts from when it wraps a service.
+    /// True if no token request is remembered. A layer's own is remembered once the layer wraps a
+    /// service.
     pub fn is_empty(&self) -> bool {
         self.len() == 0
     }
 
-    /// An imprint of a stamp for `request` that can be used at once. Nothing is made, and no count but the
-    /// header value's own is written to.
+    /// Returns an imprint of a stamp for `request` that can be used at once. Creates nothing, and
+    /// writes to no count but the header value's own.
     pub(crate) fn stamp(&self, request: &TokenRequest, asker: Asker) -> Option<Imprint> {
         let supplies = self.inner.supplies.load();
         let supply = supplies.get(request)?;
@@ -174,7 +180,7 @@ impl TokenCache {
         &self.inner.fetcher.meters
     }
 
-    /// A cache that fetches with `fetcher`, and remembers so many requests.
+    /// A cache that fetches with `fetcher`, and remembers up to `max_tokens` requests.
     pub(super) fn over(fetcher: Fetcher, max_tokens: usize) -> Self {
         let inner = Inner {
             fetcher: Arc::new(fetcher),
@@ -187,7 +193,7 @@ impl TokenCache {
         }
     }
 
-    /// The supply for `request`, made if there is none.
+    /// The supply for `request`, created if there is none.
     pub(crate) fn supply(&self, request: &TokenRequest) -> Arc<Supply> {
         if let Some(supply) = self.inner.supplies.load().get(request) {
             supply.touch(supply.now().mono);
@@ -211,7 +217,7 @@ impl TokenCache {
                 .or_insert_with(|| Arc::clone(&made));
             supplies
         });
-        // Somebody else's, if two came at once.
+        // Another caller's supply, if two were added at once.
         self.inner
             .supplies
             .load()
@@ -226,14 +232,15 @@ pub(crate) struct WeakCache {
 }
 
 impl WeakCache {
-    /// Told of every verdict on `request`. Holds nothing of the cache. `None` once that is gone.
+    /// Notified of every verdict on `request`. Keeps nothing of the cache alive. `None` once the cache
+    /// is gone.
     pub(crate) fn landed(&self, request: &TokenRequest) -> Option<Arc<Notify>> {
         let inner = self.inner.upgrade()?;
         Some(TokenCache { inner }.supply(request).landed())
     }
 
-    /// Sees to a refresh of `request`'s token if one is due, and returns how long to sleep until the
-    /// next look. `None` once the cache is gone.
+    /// Starts a refresh of `request`'s token if one is due, and returns how long to sleep until the
+    /// next check. `None` once the cache is gone.
     pub(crate) fn tend(&self, request: &TokenRequest, runtime: &Handle) -> Option<Duration> {
         let cache = TokenCache {
             inner: self.inner.upgrade()?,

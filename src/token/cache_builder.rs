@@ -1,4 +1,5 @@
-//! `TokenCacheBuilder`: a cache's settings, each with its range, and what a cache is put together from.
+//! `TokenCacheBuilder`: a cache's settings, each with its range, and how a cache is assembled from
+//! them.
 
 use std::{fmt, panic::AssertUnwindSafe, sync::Arc, time::Duration};
 
@@ -33,40 +34,40 @@ impl<S: TokenSource> TokenCacheBuilder<S> {
         }
     }
 
-    /// Where to read the time; a `TestClock` in tests.
+    /// Sets where to read the time, such as a `TestClock` in tests.
     pub fn clock(mut self, clock: impl Into<Clock>) -> Self {
         self.clock = clock.into();
         self
     }
 
-    /// How long before its expiry a token is refreshed. Default: 225 s; from 1 s to 24 h.
+    /// Sets how long before its expiry a token is refreshed. Default: 225 s; from 1 s to 24 h.
     ///
-    /// Whatever is set here, a token is used for half its life before it is refreshed. More than
-    /// 225 s is of no use with the metadata server: it returns the same token until 300 s (GCE) or
-    /// 240 s (serverless) are left, and every request before that is in vain.
+    /// Whatever is set here, a token is used for half its life before it is refreshed. More than 225 s
+    /// is of no use with the metadata server: it returns the same token until 300 s (GCE) or 240 s
+    /// (serverless) are left, so any request before then is wasted.
     pub fn refresh_lead(mut self, lead: Duration) -> Self {
         self.lead = lead;
         self
     }
 
-    /// The longest one fetch may take. Default: the source's own
+    /// Sets the longest that one fetch may take. Default: the source's own
     /// ([`TokenSource::attempt_timeout`]); from 1 ms to 5 min.
     pub fn attempt_timeout(mut self, timeout: Duration) -> Self {
         self.attempt_timeout = Some(timeout);
         self
     }
 
-    /// The longest a request waits when there is no usable token. Default: 30 s; at most 1 h.
+    /// Sets the longest that a request waits when there is no usable token. Default: 30 s; at most 1 h.
     ///
-    /// Zero means that no request waits for a token that has to be fetched first: it fails, and
-    /// the fetch goes on. A request that can do with the token there is, in its last ten seconds or after a
+    /// With zero, no request waits for a token that has to be fetched first: the request fails, and the
+    /// fetch continues. A request that could use the current token, in its last ten seconds or after a
     /// 401, still waits up to 3 s for a better one.
     pub fn max_wait(mut self, wait: Duration) -> Self {
         self.max_wait = wait;
         self
     }
 
-    /// How many requests' tokens are remembered. Default: 256; at least 1.
+    /// Sets how many token requests are remembered. Default: 256; at least 1.
     pub fn max_tokens(mut self, tokens: usize) -> Self {
         self.max_tokens = tokens;
         self
@@ -76,7 +77,7 @@ impl<S: TokenSource> TokenCacheBuilder<S> {
     ///
     /// # Errors
     ///
-    /// A setting outside the range that its method states.
+    /// A setting is outside the range that its method states.
     pub fn build(self) -> Result<TokenCache, ConfigError> {
         let in_range = |what, value: Duration, least: Duration, most: Duration| {
             if (least..=most).contains(&value) {

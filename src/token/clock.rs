@@ -1,8 +1,9 @@
-//! The two clocks a token's life is measured on.
+//! The two clocks that a token's life is measured on.
 //!
-//! A lease ends at the *earlier* of its monotonic and its wall deadline. The monotonic clock cannot
-//! be set, but it stands still while the machine sleeps; the wall clock runs through a suspend, but
-//! anybody can set it. Either alone hands out dead tokens (`reliability` scenarios 105 and 106).
+//! A lease ends at the *earlier* of its monotonic and its wall-clock deadline. The monotonic clock
+//! cannot be set, but it stands still while the machine sleeps; the wall clock runs through a suspend,
+//! but anybody can set it. Relying on either alone would hand out dead tokens (`reliability` scenarios
+//! 105 and 106).
 //!
 //! This module reads clocks and compares readings. It knows nothing of tokens, schedules or timers.
 
@@ -29,14 +30,14 @@ enum Kind {
 impl Clock {
     /// The operating system's clocks.
     ///
-    /// On Linux these are the coarse clocks (a grain of about 4 ms, a third of the cost: a token
-    /// lives for minutes); elsewhere those of `std`.
+    /// On Linux these are the coarse clocks, which have a resolution of about 4 ms and a third of the
+    /// cost (tokens live for minutes). Elsewhere they are those of `std`.
     pub fn system() -> Self {
         Self(Kind::System)
     }
 
-    // Read once per request, and not inlined of itself: the call and a reading handed back through
-    // memory were 8 instructions of 50 (`benches/instructions`).
+    // Read once per request. Without the attribute it was not inlined, and the call plus returning the
+    // reading through memory took 8 instructions of 50 (`benches/instructions`).
     #[inline(always)]
     pub(crate) fn now(&self) -> Moment {
         match &self.0 {
@@ -65,7 +66,7 @@ pub(crate) struct Moment {
 }
 
 impl Moment {
-    /// Before every reading.
+    /// Earlier than every reading.
     pub(crate) const PAST: Self = Self {
         mono: i64::MIN,
         wall: i64::MIN,
@@ -92,14 +93,14 @@ impl Moment {
         self.mono < deadline.mono && self.wall < deadline.wall
     }
 
-    /// Nanoseconds to `deadline` by the clock that is closer to it; negative once it has passed.
+    /// Nanoseconds to `deadline` by whichever clock is closer to it; negative once it has passed.
     pub(crate) fn until(self, deadline: Self) -> i64 {
         let mono = deadline.mono.saturating_sub(self.mono);
         let wall = deadline.wall.saturating_sub(self.wall);
         mono.min(wall)
     }
 
-    /// The wall reading as the standard library's type.
+    /// The wall-clock reading as the standard library's type.
     pub(crate) fn to_system_time(self) -> SystemTime {
         let distance = Duration::from_nanos(self.wall.unsigned_abs());
         let moved = if self.wall < 0 {
@@ -111,7 +112,7 @@ impl Moment {
     }
 }
 
-/// `by` in nanoseconds, at most what an `i64` holds.
+/// Converts `by` to nanoseconds, saturating at the maximum of an `i64`.
 pub(crate) fn nanos(by: Duration) -> i64 {
     i64::try_from(by.as_nanos()).unwrap_or(i64::MAX)
 }
@@ -131,7 +132,7 @@ fn system_now() -> Moment {
 
     let read = |id| {
         let time = clock_gettime(id);
-        // Wraps in the year 2262. To saturate would be a third of the reading's cost.
+        // Wraps in the year 2262. Saturating would add a third to the cost of a reading.
         time.tv_sec
             .wrapping_mul(1_000_000_000)
             .wrapping_add(time.tv_nsec)
@@ -147,7 +148,7 @@ fn system_now() -> Moment {
     portable_now()
 }
 
-/// Both clocks through `std` alone.
+/// Reads both clocks through `std` alone.
 #[cfg(any(not(target_os = "linux"), test))]
 fn portable_now() -> Moment {
     use std::{sync::OnceLock, time::Instant};
@@ -171,7 +172,7 @@ mod tests {
         let (first, coarse) = (portable_now(), system_now());
         let last = portable_now();
         assert!(last.mono >= first.mono);
-        // A grain of the coarse clock, and whatever the scheduler adds.
+        // The resolution of the coarse clock, plus whatever the scheduler adds.
         assert!((coarse.wall - first.wall).abs() < nanos(Duration::from_secs(5)));
     }
 

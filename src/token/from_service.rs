@@ -1,5 +1,5 @@
-//! A Tower service as a token source. The way in for Tower's own middleware: timeouts, limits,
-//! filters, traces around whatever fetches tokens.
+//! A Tower service as a token source. This lets Tower's own middleware (timeouts, limits, filters,
+//! tracing) wrap whatever fetches tokens.
 
 use std::{
     fmt,
@@ -12,19 +12,19 @@ use tower_service::Service;
 use super::{request::TokenRequest, source::TokenSource, value::Token};
 use crate::error::BoxError;
 
-/// A source made of a Tower service of [`TokenRequest`]s.
+/// Creates a source from a Tower service of [`TokenRequest`]s.
 ///
-/// Each fetch clones the service, waits until that clone is ready, and calls it. What it fails with,
-/// ready or called, is the attempt's error. Pacing and repeating stay the cache's work: a retry
-/// layer around the service multiplies with it. What it fails with says nothing of when to come back: for
-/// that, have a type around it with [`TokenSource::retry_after`].
+/// Each fetch clones the service, waits until that clone is ready, and calls it. An error from either
+/// step is the attempt's error. Pacing and retrying remain the cache's job: the attempts of a retry
+/// layer around the service multiply with the cache's. The error carries no `Retry-After`; to provide
+/// one, wrap the source in a type that implements [`TokenSource::retry_after`].
 ///
 /// ```
 /// use std::{io, time::Duration};
 /// use tower::{ServiceBuilder, service_fn};
 /// use tower_scoped_auth::{ScopedAuthLayer, Token, TokenRequest, TokenSource, source, sources::Fixed};
 ///
-/// // Any source becomes a service by a closure.
+/// // A closure turns any source into a service.
 /// let vault = Fixed::new("secret");
 /// let service = service_fn(move |request: TokenRequest| {
 ///     let vault = vault.clone();
@@ -47,10 +47,10 @@ where
     }
 }
 
-/// The source that [`from_service`] makes.
+/// The source returned by [`from_service`].
 pub struct FromService<S> {
-    /// The original, which is only ever cloned. Locked for that, so that services that cannot be
-    /// shared between threads (`BoxCloneService`) will do.
+    /// The original, which is only ever cloned. The lock allows services that are not `Sync`
+    /// (`BoxCloneService`).
     service: Mutex<S>,
 }
 
@@ -59,7 +59,7 @@ where
     S: Clone,
 {
     fn copy(&self) -> S {
-        // A clone that panicked has changed nothing.
+        // A clone that panicked has not changed anything.
         let service = self.service.lock().unwrap_or_else(PoisonError::into_inner);
         service.clone()
     }

@@ -1,8 +1,8 @@
 //! `TokenSource`: where tokens come from.
 //!
-//! A source answers one question: a token for this request, now. It keeps no cache, no pace and no
-//! retries; all of that is the cache's. The private twin at the end of the file is what lets one
-//! cache type hold any source.
+//! A source answers one question: a token for this request, now. Caching, pacing and retrying are all
+//! the cache's job, not the source's. The private twin trait at the end of the file lets one cache type
+//! hold any source.
 
 use std::{fmt, future::Future, pin::Pin, time::Duration};
 
@@ -27,37 +27,40 @@ use crate::error::{AuthError, BoxError};
 /// }
 /// ```
 ///
-/// The cache calls it at most once at a time per [`TokenRequest`] (one that blocks its thread for longer than
-/// an attempt and a second is taken to be gone, and is called again), from a task of its own, and drops
-/// the future when it takes longer than [`attempt_timeout`](Self::attempt_timeout) or when nobody is
-/// left who could want the token. Every error is a failed attempt that is tried again, at a pace the
-/// cache keeps; so is a panic. An [`AuthError`](crate::AuthError) comes out as it is, any other
-/// error becomes the `source()` of one.
+/// The cache runs at most one call per [`TokenRequest`] at a time, in a separate task. (A call that
+/// blocks its thread for more than a second beyond the timeout is considered lost, and `fetch` is
+/// called again.) It drops the future when it takes longer than
+/// [`attempt_timeout`](Self::attempt_timeout), or when nobody who could want the token is left. Every
+/// error or panic is a failed attempt, which is repeated at a pace that the cache keeps. An
+/// [`AuthError`](crate::AuthError) is passed on as it is; any other error becomes the `source()` of
+/// one.
 ///
 /// A token's life is counted from the moment `fetch` was called.
 pub trait TokenSource: Send + Sync + 'static {
-    /// What can go wrong. Its `Display` and `Debug` reach logs: keep secrets out of it.
+    /// The error of a failed fetch. Its `Display` and `Debug` reach logs: keep secrets out of it.
     type Error: Into<Box<dyn std::error::Error + Send + Sync>>;
 
-    /// A token for `request`, from wherever this source gets it.
+    /// Fetches a token for `request`.
     fn fetch(
         &self,
         request: TokenRequest,
     ) -> impl Future<Output = Result<Token, Self::Error>> + Send;
 
-    /// The longest one [`fetch`](Self::fetch) may take. Default: 10 s.
+    /// The longest that one [`fetch`](Self::fetch) may take. Default: 10 s.
     ///
     /// Read once, when the cache is built.
     fn attempt_timeout(&self) -> Duration {
         DEFAULT_ATTEMPT_TIMEOUT
     }
 
-    /// How long not to ask again after `error`: what a `Retry-After` said, say. Default: not said.
+    /// How long to wait before asking again after `error`, such as the value of a `Retry-After`.
+    /// Default: `None`.
     ///
-    /// Kept to for the same [`TokenRequest`], by refreshes and by requests that wait alike; others keep a pace
-    /// of their own. To 60 s at most, and not past the expiry of the token in service; the cache's pace holds as
-    /// well. For an [`AuthError`] the answer is not used: it has its own, which a source that wraps one of this
-    /// crate's hands on by handing on the error.
+    /// The wait applies to the same [`TokenRequest`], both to refreshes and to waiting requests; other
+    /// token requests keep their own pace. It is capped at 60 s and at the expiry of the token in
+    /// service, and the cache's own pace still applies. For an [`AuthError`] this method's answer is
+    /// ignored, because the error carries its own value. A source that wraps one of this crate's
+    /// sources passes that value on by returning the error itself.
     fn retry_after(&self, error: &Self::Error) -> Option<Duration> {
         let _not_said = error;
         None
@@ -70,19 +73,19 @@ pub trait TokenSource: Send + Sync + 'static {
         "custom"
     }
 
-    /// The [`name`](Self::name) of the source that answers at the moment, for a source made of
-    /// several others. Default: its own.
+    /// The [`name`](Self::name) of the source that currently answers, for a source made of several
+    /// others. Default: its own name.
     ///
-    /// Read whenever [`TokenCache::status`](crate::TokenCache::status) is.
+    /// Read on every call of [`TokenCache::status`](crate::TokenCache::status).
     fn active(&self) -> &'static str {
         self.name()
     }
 }
 
-/// Sources may sign in somewhere or start a process; the metadata server, with its 3 s, says so.
+/// Sources may sign in somewhere or start a process; the metadata server overrides this with 3 s.
 const DEFAULT_ATTEMPT_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// A source made of a closure that returns a future.
+/// Creates a source from a closure that returns a future.
 ///
 /// ```
 /// use std::time::Duration;
@@ -102,7 +105,7 @@ where
     FromFn { fetch }
 }
 
-/// The source that [`from_fn`] makes.
+/// The source returned by [`from_fn`].
 #[derive(Clone)]
 pub struct FromFn<F> {
     fetch: F,
@@ -160,7 +163,7 @@ impl<T: TokenSource + ?Sized> TokenSource for std::sync::Arc<T> {
 /// What [`DynSource::fetch`] returns.
 pub(crate) type Fetching<'a> = Pin<Box<dyn Future<Output = Result<Token, AuthError>> + Send + 'a>>;
 
-/// `TokenSource` as an object: one box per fetch, about one an hour.
+/// An object-safe `TokenSource`: one box per fetch, that is, about one per hour.
 pub(crate) trait DynSource: Send + Sync {
     fn fetch(&self, request: TokenRequest) -> Fetching<'_>;
 

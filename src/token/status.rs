@@ -1,14 +1,14 @@
-//! `TokenStatus`: what a health check may know about one token. A snapshot, without the token.
+//! `TokenStatus`: what a health check may know about a token. A snapshot, without the token.
 
 use std::time::{Duration, SystemTime};
 
 use super::{clock::Moment, schedule::Phase, slot::Glance};
 use crate::error::AuthError;
 
-/// The state of one [`TokenRequest`](crate::TokenRequest)'s token, as
-/// [`TokenCache::status`](crate::TokenCache::status) found it.
+/// A snapshot of the state of one [`TokenRequest`](crate::TokenRequest)'s token.
 ///
-/// With the feature `serde` it can be serialised, as the answer of a health endpoint. In JSON:
+/// Returned by [`TokenCache::status`](crate::TokenCache::status). With the feature `serde` it can be
+/// serialised, for example as the response of a health endpoint. In JSON:
 ///
 /// ```json
 /// {
@@ -25,8 +25,8 @@ use crate::error::AuthError;
 ///
 /// `state` is `"empty"`, `"fresh"`, `"stale"` or `"expired"`. `expires_in_seconds` is rounded down, and
 /// `null` without a live token. `last_error` is the error and its causes on one line, and
-/// `failing_since` is in seconds since 1970; both are `null` unless the last attempt failed. Fields may
-/// be added.
+/// `failing_since` is in seconds since the Unix epoch; both are `null` unless the last attempt failed.
+/// Fields may be added.
 #[derive(Clone, Debug)]
 pub struct TokenStatus {
     state: TokenState,
@@ -39,17 +39,17 @@ pub struct TokenStatus {
     source: &'static str,
 }
 
-/// Where in its life a token is.
+/// The phase of its life that a token is in.
 ///
-/// With the feature `serde` it serialises as its name in lower case.
+/// With the feature `serde` it is serialised as its name in lower case.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 #[non_exhaustive]
 pub enum TokenState {
     /// There has been no token yet, or it was invalidated.
     Empty,
-    /// Good, and not yet due for a refresh.
+    /// Valid, and not yet due for a refresh.
     Fresh,
-    /// Good, and due for a refresh (or rejected by a destination).
+    /// Valid, and due for a refresh (or rejected by a destination).
     Stale,
     /// Past its expiry: requests wait or fail.
     Expired,
@@ -62,7 +62,7 @@ impl Glance {
         (left > 0).then(|| Duration::from_nanos(left.unsigned_abs()))
     }
 
-    /// Attempts in a row that have failed.
+    /// The number of consecutive failed attempts.
     pub(crate) fn failures(&self) -> u32 {
         let trouble = self.trouble.as_ref();
         trouble.map_or(0, |trouble| trouble.error.attempts())
@@ -109,34 +109,35 @@ impl TokenStatus {
         }
     }
 
-    /// Fresh, stale, expired, or empty.
+    /// The token's state: fresh, stale, expired, or empty.
     pub fn state(&self) -> TokenState {
         self.state
     }
 
-    /// Requests can go out now: there is a token and it has not expired.
+    /// True if requests can be sent now: there is a token and it has not expired.
     pub fn is_live(&self) -> bool {
         matches!(self.state, TokenState::Fresh | TokenState::Stale)
     }
 
-    /// Time left until the token expires, by the clock that is closer to it. `None` without a live
+    /// Time left until the token expires, by whichever clock is closer to expiry. `None` without a live
     /// token.
     pub fn expires_in(&self) -> Option<Duration> {
         self.expires_in
     }
 
-    /// Counts the different tokens that have been in service, from 1; 0 while there was none, and
-    /// after an invalidation.
+    /// The number of different tokens that have been in service, counted from 1.
+    ///
+    /// 0 before the first token, and after an invalidation.
     pub fn generation(&self) -> u64 {
         self.generation
     }
 
-    /// A fetch is in flight.
+    /// True if a fetch is in flight.
     pub fn is_refreshing(&self) -> bool {
         self.refreshing
     }
 
-    /// How many requests wait for the token.
+    /// The number of requests waiting for the token.
     pub fn waiting(&self) -> usize {
         self.waiting
     }
@@ -146,14 +147,14 @@ impl TokenStatus {
         self.last_error.as_ref()
     }
 
-    /// Since when every attempt has failed, by the wall clock; `None` once one has succeeded.
+    /// The wall-clock time since which every attempt has failed; `None` once one has succeeded.
     pub fn failing_since(&self) -> Option<SystemTime> {
         self.failing_since
     }
 
     /// The name of the source, such as `"metadata-server"`.
     ///
-    /// Of several sources (`sources::FirstOf`), the one that was found to answer.
+    /// For several sources (`sources::FirstOf`), the name of the one that answered.
     pub fn source(&self) -> &str {
         self.source
     }

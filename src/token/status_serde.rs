@@ -1,6 +1,6 @@
 //! `TokenStatus` for serde (feature `serde`): the shape that the type's documentation shows.
 //!
-//! Only out: a status is found, never read back.
+//! Serialises only: a status is observed, never read back.
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
@@ -12,7 +12,7 @@ use crate::error::AuthError;
 impl Serialize for TokenStatus {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         let expires_in = self.expires_in().map(|left| left.as_secs());
-        // A clock that is set before 1970 has no better answer.
+        // For a clock that is set before 1970 there is no better answer.
         let unix = |time: SystemTime| time.duration_since(UNIX_EPOCH).map_or(0, |d| d.as_secs());
         let mut fields = serializer.serialize_struct("TokenStatus", 8)?;
         fields.serialize_field("state", &self.state())?;

@@ -1,8 +1,8 @@
 //! `Token`: a secret, how long it lives, and the header value made of it.
 //!
 //! Knows the syntax of a header value and where the secret's bytes are. Does not know the time, who
-//! asked, or where the token may go. The secret leaves through [`Token::expose_secret`] and the
-//! header value, and through nothing else.
+//! asked, or where the token may go. The secret leaves only through [`Token::expose_secret`] and the
+//! header value.
 
 use std::{
     fmt,
@@ -14,11 +14,11 @@ use bytes::Bytes;
 use http::HeaderValue;
 use zeroize::{Zeroize, Zeroizing};
 
-/// A bearer token as a source hands it over.
+/// A bearer token as returned by a source.
 ///
-/// Cloning is cheap: clones share one buffer, which is zeroed when the last of them, and the last
-/// header value made of it, is gone. `Debug` shows the lifetime, never the secret; there is no
-/// `Display`, no serialisation and no comparison.
+/// Cloning is cheap: clones share one buffer, which is zeroed when the last clone and the last header
+/// value made from it are dropped. `Debug` shows the lifetime, never the secret; there is no `Display`,
+/// no serialisation and no comparison.
 ///
 /// ```
 /// use std::time::Duration;
@@ -38,9 +38,9 @@ pub struct Token {
 /// How long a token lives, as its source knows it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) enum Life {
-    /// From the moment the request for it was sent.
+    /// This long from the moment the request for it was sent.
     For(Duration),
-    /// Until a wall-clock time, and no longer than this from the moment the request was sent.
+    /// Until this wall-clock time, and at most this long from the moment the request was sent.
     Until(SystemTime, Duration),
     /// The source does not say.
     Unknown,
@@ -54,24 +54,24 @@ struct Secret {
 const SCHEME: &str = "Bearer ";
 
 impl Token {
-    /// A token that is good for `lifetime` from the moment its request was sent.
+    /// Creates a token that is valid for `lifetime` from the moment its request was sent.
     ///
-    /// Nothing is checked here: a secret that is empty or cannot stand in a header, and a lifetime
-    /// of zero, are failed attempts when a cache receives the token. The string's buffer is zeroed
-    /// after it was copied.
+    /// Nothing is checked here: a cache that receives a token with a zero lifetime, or with a secret
+    /// that is empty or not valid in a header, treats it as a failed attempt. The string's buffer is
+    /// zeroed after it has been copied.
     pub fn new(secret: impl Into<String>, lifetime: Duration) -> Self {
         Self::build(secret.into(), Life::For(lifetime))
     }
 
-    /// A token that is good until `expiry` by the wall clock.
+    /// Creates a token that is valid until `expiry` by the wall clock.
     ///
-    /// The monotonic clock bounds it as well: it ends no later than `expiry` is away when its
-    /// request was sent, so setting the wall clock back does not prolong it.
+    /// The monotonic clock bounds it as well: the time left until `expiry` when the request was sent is
+    /// an upper limit on its lifetime, so setting the wall clock back does not prolong it.
     pub fn expiring_at(secret: impl Into<String>, expiry: SystemTime) -> Self {
         Self::build(secret.into(), Life::Until(expiry, Duration::MAX))
     }
 
-    /// Like [`expiring_at`](Self::expiring_at), and no longer than `longest` from the moment its
+    /// Like [`expiring_at`](Self::expiring_at), but valid for at most `longest` from the moment its
     /// request was sent.
     #[cfg(any(feature = "metadata", feature = "token-file"))]
     pub(crate) fn expiring_within(
@@ -82,9 +82,9 @@ impl Token {
         Self::build(secret.into(), Life::Until(expiry, longest))
     }
 
-    /// A token whose source does not know its expiry.
+    /// Creates a token whose source does not know its expiry.
     ///
-    /// It is treated as good for one hour ([`Token::UNKNOWN_LIFETIME`]): the source is asked again
+    /// It is treated as valid for one hour ([`Token::UNKNOWN_LIFETIME`]): the source is asked again
     /// within that time.
     pub fn without_expiry(secret: impl Into<String>) -> Self {
         Self::build(secret.into(), Life::Unknown)
@@ -93,13 +93,15 @@ impl Token {
     /// How long a token [without expiry](Self::without_expiry) is used before it is fetched again.
     pub const UNKNOWN_LIFETIME: Duration = Duration::from_secs(3600);
 
-    /// The secret itself. This and [`header_value`](Self::header_value) are the only ways to it: whoever calls
-    /// them answers for where it goes.
+    /// Returns the secret itself.
+    ///
+    /// This and [`header_value`](Self::header_value) are the only ways to access it; the caller is
+    /// responsible for where it goes.
     pub fn expose_secret(&self) -> &str {
         self.secret.expose()
     }
 
-    /// The lifetime its source stated, counted from the moment the request for it was sent.
+    /// The lifetime that the source stated, counted from the moment the request for it was sent.
     ///
     /// `None` if the source stated a point in time, or nothing.
     pub fn lifetime(&self) -> Option<Duration> {
@@ -109,11 +111,11 @@ impl Token {
         }
     }
 
-    /// `Bearer <secret>` as a header value that is marked sensitive, without copying the secret.
+    /// Returns `Bearer <secret>` as a header value marked sensitive, without copying the secret.
     ///
-    /// Each call makes a value with a reference count of its own over the one shared buffer.
-    /// `None` if the secret is empty or has a byte that is not visible ASCII: such a token cannot
-    /// be sent, and a cache treats it as a failed attempt.
+    /// Each call returns a value with its own reference count over the one shared buffer. Returns
+    /// `None` if the secret is empty or has a byte that is not visible ASCII: such a token cannot be
+    /// sent, and a cache treats it as a failed attempt.
     pub fn header_value(&self) -> Option<HeaderValue> {
         let secret = self.secret.expose();
         if secret.is_empty() || !secret.bytes().all(|byte| byte.is_ascii_graphic()) {
@@ -125,8 +127,8 @@ impl Token {
         Some(value)
     }
 
-    /// The source wants to be asked again after so long, whatever is left of its life then: OAuth servers
-    /// say `refresh_in`.
+    /// The source wants to be asked again after this long, however much of the token's life is then
+    /// left: OAuth servers call this `refresh_in`.
     #[cfg(any(
         feature = "token-file",
         feature = "gcloud",
@@ -137,7 +139,8 @@ impl Token {
         self
     }
 
-    /// How long before the end of a life so long it is due, where the cache's lead is `lead`.
+    /// How long before the end of a life of length `life` the token is due for a refresh, given the
+    /// cache's `lead`.
     pub(crate) fn lead(&self, life: Duration, lead: Duration) -> Duration {
         let wanted = self.refresh_in.map(|after| life.saturating_sub(after));
         lead.min(life / 2).max(wanted.unwrap_or_default())
@@ -170,11 +173,10 @@ impl Secret {
     }
 }
 
-/// The owner behind a header value's bytes.
+/// The owner of a header value's bytes.
 ///
-/// `Bytes` puts its reference count beside its owner. The alignment gives each count a pair of
-/// cache lines to itself: the copies that [`crate::token::stamp`] hands to different threads must
-/// not meet in one line.
+/// `Bytes` puts its reference count next to its owner. The alignment gives each count its own pair of
+/// cache lines: the copies that [`crate::token::stamp`] hands to different threads must not share one.
 #[repr(align(128))]
 struct Shared(Arc<Secret>);
 

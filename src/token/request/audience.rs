@@ -1,4 +1,4 @@
-//! `Audience`: whom an ID token is for, checked where it is given.
+//! `Audience`: whom an ID token is for, checked on construction.
 
 use std::fmt;
 
@@ -7,7 +7,7 @@ use crate::config_error::ConfigError;
 
 /// The audience of an ID token: the URL or client ID of the service that will receive it.
 ///
-/// Clones share one allocation. Put one into a request's extensions to override the layer's choice.
+/// Clones share one allocation. Insert one into a request's extensions to override the layer's choice.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct Audience {
     text: AudienceText,
@@ -20,12 +20,12 @@ enum AudienceText {
 }
 
 impl Audience {
-    /// The audience to ask for, as the receiving service expects it: for Cloud Run its URL, for IAP
-    /// a client ID.
+    /// Creates an audience, as the receiving service expects it: a URL for Cloud Run, a client ID for
+    /// IAP.
     ///
     /// # Errors
     ///
-    /// It is empty, longer than 8 KiB, or has a space or a control character.
+    /// The audience is empty, longer than 8 KiB, or contains white space or a control character.
     pub fn new(audience: impl AsRef<str>) -> Result<Self, ConfigError> {
         let audience = audience.as_ref();
         let fault = |reason| ConfigError::new("audience", audience, reason);
@@ -44,11 +44,13 @@ impl Audience {
         })
     }
 
-    /// Each request's own origin (`https://host[:port]`; `http://…` where such a destination is allowed) is
-    /// its audience: one client for many Cloud Run services, with one cached ID token each.
+    /// Uses each request's own origin as its audience.
     ///
-    /// This is a layer's or a request's choice. Outside of one there is no origin to take, so a
-    /// [`TokenRequest`](super::TokenRequest) made of it directly is an error where it is used.
+    /// The audience is `https://host[:port]`, or `http://…` where such a destination is allowed. One
+    /// client can thus serve many Cloud Run services, with one cached ID token each.
+    ///
+    /// Only a layer or a request can use this. Elsewhere there is no origin to take, so a
+    /// [`TokenRequest`](super::TokenRequest) made from it directly is an error when used.
     pub fn per_origin() -> Self {
         Self {
             text: AudienceText::PerOrigin,

@@ -1,4 +1,4 @@
-//! `Hashed`: a shared value that is hashed once, for keys that are looked up with every request.
+//! `Hashed`: a shared value that is hashed once, for keys that are looked up on every request.
 
 use std::{
     collections::hash_map::RandomState,
@@ -7,10 +7,10 @@ use std::{
     sync::{Arc, OnceLock},
 };
 
-/// A shared text or list, hashed when it was made: to look it up is to hash eight bytes.
+/// A shared text or list, hashed when it is made, so that a lookup hashes only eight bytes.
 pub(super) struct Hashed<T: ?Sized> {
     value: Arc<T>,
-    /// With a seed of this process.
+    /// Computed with a per-process seed.
     hash: u64,
 }
 

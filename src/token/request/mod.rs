@@ -1,7 +1,7 @@
-//! `TokenRequest`: what is asked of a token source, and therefore what a token is cached under.
+//! `TokenRequest`: what a token source is asked for, and therefore the key a token is cached under.
 //!
-//! Scopes and audiences are checked where they are given, so that nothing further down the road has
-//! to. Knows nothing of sources, HTTP requests or time.
+//! Scopes and audiences are checked on construction, so that no later code has to. Knows nothing of
+//! sources, HTTP requests or time.
 //!
 //! | file | its job |
 //! | --- | --- |
@@ -18,9 +18,9 @@ use std::fmt;
 pub use self::{audience::Audience, scopes::Scopes};
 use crate::error::{AuthError, Kind};
 
-/// What to ask a token source for; the key under which its token is cached.
+/// What to ask a token source for, and the key under which its token is cached.
 ///
-/// Cheap to make, to clone, to compare and to hash: nothing is allocated.
+/// Cheap to create, clone, compare and hash: nothing is allocated.
 #[derive(Clone, PartialEq, Eq, Hash)]
 pub struct TokenRequest {
     want: Want,
@@ -32,26 +32,26 @@ enum Want {
     Id(Audience),
 }
 
-/// Longest scope set and longest audience, in bytes: with its escapes it has to fit into the line of
-/// one HTTP request, for which servers commonly allow 8 KiB.
+/// Longest scope set and longest audience, in bytes. Percent-encoded, they must fit into the request
+/// line of an HTTP request, for which servers commonly allow 8 KiB.
 const MOST_BYTES: usize = 8 * 1024;
 
 impl TokenRequest {
-    /// An OAuth access token.
+    /// Creates a request for an OAuth access token.
     pub fn access_token(scopes: Scopes) -> Self {
         Self {
             want: Want::Access(scopes),
         }
     }
 
-    /// An OpenID Connect ID token.
+    /// Creates a request for an OpenID Connect ID token.
     pub fn id_token(audience: Audience) -> Self {
         Self {
             want: Want::Id(audience),
         }
     }
 
-    /// The scopes of an access token; `None` if an ID token is asked for.
+    /// The scopes of an access token; `None` for an ID token.
     pub fn scopes(&self) -> Option<&Scopes> {
         match &self.want {
             Want::Access(scopes) => Some(scopes),
@@ -59,7 +59,7 @@ impl TokenRequest {
         }
     }
 
-    /// The audience of an ID token; `None` if an access token is asked for.
+    /// The audience of an ID token; `None` for an access token.
     pub fn audience(&self) -> Option<&Audience> {
         match &self.want {
             Want::Access(_) => None,
@@ -67,7 +67,7 @@ impl TokenRequest {
         }
     }
 
-    /// An error if this cannot be asked of any source.
+    /// Returns an error if no source can be asked for this.
     pub(crate) fn check(&self) -> Result<(), AuthError> {
         match self.audience() {
             Some(audience) if audience.as_str().is_none() => Err(AuthError::new(

@@ -1,6 +1,6 @@
-//! `Scopes`: a set of OAuth scopes, checked where it is given.
+//! `Scopes`: a set of OAuth scopes, checked on construction.
 //!
-//! Knows the syntax of RFC 6749 scopes, and the comma that separates them on the way to the metadata
+//! Knows the syntax of RFC 6749 scopes, and the comma that separates them in requests to the metadata
 //! server. Knows nothing of sources, HTTP requests or time.
 
 use std::{fmt, sync::Arc};
@@ -10,8 +10,8 @@ use crate::config_error::ConfigError;
 
 /// A set of OAuth scopes (RFC 6749, section 3.3): order and repetition do not matter.
 ///
-/// Empty ([`Scopes::default`]) means that the source decides: on Google Cloud that is
-/// `cloud-platform` as a rule, or what the virtual machine was given.
+/// An empty set ([`Scopes::default`]) means that the source decides: on Google Cloud this is usually
+/// `cloud-platform`, or the scopes that the virtual machine was given.
 ///
 /// ```
 /// use tower_scoped_auth::Scopes;
@@ -24,24 +24,24 @@ use crate::config_error::ConfigError;
 /// # Ok::<(), tower_scoped_auth::ConfigError>(())
 /// ```
 ///
-/// Clones share one allocation. Put one into a request's extensions to override the layer's choice.
+/// Clones share one allocation. Insert one into a request's extensions to override the layer's choice.
 #[derive(Clone, PartialEq, Eq, Hash, Default)]
 pub struct Scopes {
     // `None` for no scopes: a default value allocates nothing.
     set: Option<Hashed<[Box<str>]>>,
 }
 
-/// The scope under which IAM alone decides what is allowed.
+/// The scope with which IAM alone decides what is allowed.
 pub(crate) const CLOUD_PLATFORM: &str = "https://www.googleapis.com/auth/cloud-platform";
 
 impl Scopes {
-    /// Checks and collects scopes; none at all is [`Scopes::default`].
+    /// Validates and collects scopes; an empty iterator gives [`Scopes::default`].
     ///
     /// # Errors
     ///
-    /// A scope that is empty, or has a character that RFC 6749 does not allow in one (`scope-token`:
-    /// visible ASCII without `"` and `\`), or has a comma, which separates scopes on the way to the
-    /// metadata server; scopes of more than 8 KiB together.
+    /// A scope is empty, contains a character that RFC 6749 does not allow (`scope-token`: visible
+    /// ASCII without `"` and `\`), or contains a comma, which separates scopes in requests to the
+    /// metadata server; or the scopes together exceed 8 KiB.
     pub fn new<I>(scopes: I) -> Result<Self, ConfigError>
     where
         I: IntoIterator,
@@ -66,7 +66,7 @@ impl Scopes {
         })
     }
 
-    /// `https://www.googleapis.com/auth/cloud-platform`: whatever IAM allows.
+    /// `https://www.googleapis.com/auth/cloud-platform`: everything that IAM allows.
     pub fn cloud_platform() -> Self {
         let set: [Box<str>; 1] = [CLOUD_PLATFORM.into()];
         Self {
@@ -74,7 +74,7 @@ impl Scopes {
         }
     }
 
-    /// The scopes, sorted, each once.
+    /// Iterates over the scopes, sorted and without duplicates.
     pub fn iter(&self) -> impl Iterator<Item = &str> {
         self.set
             .iter()
@@ -82,7 +82,7 @@ impl Scopes {
             .map(|scope| &**scope)
     }
 
-    /// True if the source decides.
+    /// True if the set is empty, that is, the source decides.
     pub fn is_empty(&self) -> bool {
         self.set.is_none()
     }
