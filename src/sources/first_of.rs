@@ -1,6 +1,6 @@
-//! `FirstOf`: several sources, of which one is found to be at home.
+//! `FirstOf`: several sources, of which the first to answer is used.
 //!
-//! Knows other sources by their common trait, and which of them answered first. No cache, no pace.
+//! Knows other sources by their common trait, and which of them answered first. No cache, no pacing.
 
 use std::{
     fmt,
@@ -19,22 +19,21 @@ use crate::{
     },
 };
 
-/// Sources that are tried in order until one answers; from then on, that one.
+/// Tries sources in order until one answers, and then uses only that one.
 ///
-/// For programs that run in several places: the metadata server where there is one, `gcloud` on a
-/// laptop. The search happens once. **The first source that hands out a token is the only one that
-/// is asked from then on**, by all clones and for all requests: its later failures are failures,
-/// and never a reason to go on as somebody else. Which one it is stands in
-/// [`TokenStatus::source`](crate::TokenStatus::source).
+/// For programs that run in several environments: the metadata server where there is one, `gcloud` on a
+/// laptop. The search happens once. **The first source that returns a token is the only one that is
+/// asked from then on**, by all clones and for all requests: its later failures are reported as
+/// failures, and never lead to the use of a different identity.
+/// [`TokenStatus::source`](crate::TokenStatus::source) names the chosen source.
 ///
-/// While none has answered, an attempt asks each in turn, each within its own
-/// [`attempt_timeout`](TokenSource::attempt_timeout); the whole attempt may take as long as all of
-/// them together (at most 5 min). A source that panics counts as one that fails, and so does one
-/// whose token has expired or cannot be sent. The error of an attempt in which all failed names all
-/// their reasons.
+/// Until one has answered, an attempt asks each in turn, each within its own
+/// [`attempt_timeout`](TokenSource::attempt_timeout); the whole attempt may take as long as all of them
+/// together (at most 5 min). A source that panics counts as failed, and so does one whose token has
+/// expired or cannot be sent. If all sources fail, the error lists the reason of each.
 ///
-/// A source that is late at a start (a metadata server that takes a moment) is passed over for good
-/// if one behind it answers. Put only those behind each other that do not exist in the same place.
+/// A source that is slow to start (such as a metadata server that takes a moment) is passed over for
+/// good if a later one answers. Only combine sources that do not exist in the same environment.
 ///
 /// ```
 /// use tower_scoped_auth::{ScopedAuthLayer, sources::{Fixed, FirstOf}};
@@ -48,7 +47,7 @@ use crate::{
 #[derive(Clone)]
 pub struct FirstOf {
     candidates: Vec<Candidate>,
-    /// The place of the one that answered first.
+    /// The index of the source that answered first.
     chosen: Arc<OnceLock<usize>>,
 }
 
@@ -59,15 +58,16 @@ struct Candidate {
     timeout: Duration,
 }
 
-/// The longest an attempt of a cache may take at all.
+/// The longest that an attempt of a cache may take at all.
 const LONGEST: Duration = Duration::from_secs(300);
 
-/// From the end of one candidate's time to the beginning of the next one's. Without it the attempt as a
-/// whole would be over before the last candidate, and the error would not say what each of them said.
+/// Pause between the end of one candidate's time and the start of the next one's. Without it, the
+/// attempt as a whole would end before the last candidate, and the error would not list the reason of
+/// each.
 const HANDOVER: Duration = Duration::from_millis(100);
 
 impl FirstOf {
-    /// The source that is tried first.
+    /// Creates a source that tries `first` first.
     pub fn new(first: impl TokenSource) -> Self {
         Self {
             candidates: vec![Candidate::new(first)],
@@ -75,13 +75,13 @@ impl FirstOf {
         }
     }
 
-    /// The source that is tried if those before it fail.
+    /// Adds a source that is tried if those before it fail.
     ///
-    /// While none has answered, all are asked again together, when the last of them wants to be
-    /// ([`TokenSource::retry_after`]).
+    /// Until one has answered, all of them are asked again together, once the last of their waits
+    /// ([`TokenSource::retry_after`]) is over.
     pub fn or(mut self, next: impl TokenSource) -> Self {
         self.candidates.push(Candidate::new(next));
-        // Clones made before go on with the list they have, and with their own choice.
+        // Clones made earlier keep their list and their own choice.
         self.chosen = Arc::default();
         self
     }
@@ -93,7 +93,7 @@ impl FirstOf {
     async fn search(&self, request: TokenRequest) -> Result<Token, AuthError> {
         let mut failures = Vec::new();
         for (place, candidate) in self.candidates.iter().enumerate() {
-            // Somebody else's search may have come to its end meanwhile.
+            // Another caller's search may have finished in the meantime.
             if let Some(chosen) = self.chosen() {
                 return chosen.fetch(request).await;
             }
@@ -103,7 +103,7 @@ impl FirstOf {
                         failures.push((candidate.name, AuthError::new(Kind::Response, reason)));
                     }
                     None if *self.chosen.get_or_init(|| place) == place => return Ok(token),
-                    // Another identity than the one chosen in this moment: not to be used.
+                    // A different identity from the one just chosen: must not be used.
                     None => {}
                 },
                 Err(error) => failures.push((candidate.name, error)),
@@ -160,13 +160,14 @@ impl Candidate {
         }
     }
 
-    /// Asks the source: bounded in time, and safe from its panics.
+    /// Asks the source, with a time limit and protection from panics.
     async fn fetch(&self, request: TokenRequest) -> Result<Token, AuthError> {
         attempt(&*self.source, request, self.timeout, |_| {}).await
     }
 }
 
-/// Why a cache would not take the token. A choice is for good: not for the sake of a dead one.
+/// Why a cache would reject the token. A choice is permanent, so it must not be made because of a dead
+/// token.
 fn fault(token: &Token) -> Option<&'static str> {
     if token.header_value().is_none() {
         return Some("it returned a token that cannot be sent in a header");
@@ -187,7 +188,7 @@ fn all_failed(failures: &[(&'static str, AuthError)]) -> AuthError {
         let between = if at == 0 { ": " } else { "; " };
         reason.push_str(&format!("{between}{name}: {told}"));
     }
-    // Worth trying again if one of them is; not before the last of them wants to be asked.
+    // Retrying is worthwhile if it is for any of them, but not before the last of their waits is over.
     let transient = failures.iter().any(|(_, error)| error.is_transient());
     let kind = if transient {
         Kind::Source

@@ -1,4 +1,4 @@
-//! `Fixed`: one token, as given. Knows nothing of where it came from.
+//! `Fixed`: one token, as given. Does not know where it came from.
 
 use std::{fmt, time::SystemTime};
 
@@ -7,10 +7,10 @@ use crate::{
     token::{request::TokenRequest, source::TokenSource, value::Token},
 };
 
-/// A constant token: for tests, and for keys that somebody else looks after.
+/// A constant token, for tests and for keys that are managed elsewhere.
 ///
-/// It answers **every** request alike, whatever scopes or audience it asks for: what the token is
-/// good for was decided where it was made. [`only`](Self::only) makes it refuse other requests.
+/// It answers **every** request alike, whatever scopes or audience the request asks for: what the token
+/// is good for was decided when it was issued. [`only`](Self::only) makes it refuse other requests.
 ///
 /// ```
 /// use tower_scoped_auth::{ScopedAuthLayer, sources::Fixed};
@@ -25,10 +25,10 @@ pub struct Fixed {
 }
 
 impl Fixed {
-    /// A token that does not expire as far as is known.
+    /// Creates a source with a token that has no known expiry.
     ///
-    /// The string's buffer is zeroed after it was copied. A secret that is empty or cannot stand in
-    /// a header is a failed attempt, as it is with [`Token::new`].
+    /// The string's buffer is zeroed after it has been copied. A secret that is empty or not valid in a
+    /// header is a failed attempt, as with [`Token::new`].
     pub fn new(secret: impl Into<String>) -> Self {
         Self {
             token: Token::without_expiry(secret),
@@ -36,7 +36,7 @@ impl Fixed {
         }
     }
 
-    /// A token that is not used after `expiry`, by the wall clock.
+    /// Creates a source with a token that is not used after `expiry`, by the wall clock.
     pub fn expiring_at(secret: impl Into<String>, expiry: SystemTime) -> Self {
         Self {
             token: Token::expiring_at(secret, expiry),
@@ -44,7 +44,7 @@ impl Fixed {
         }
     }
 
-    /// Answers `request` only, and refuses others with an error that is not transient.
+    /// Answers only `request`, and refuses all others with an error that is not transient.
     pub fn only(mut self, request: TokenRequest) -> Self {
         self.only = Some(request);
         self

@@ -3,15 +3,15 @@
 //! | source | for | feature |
 //! | --- | --- | --- |
 //! | `MetadataServer` | Cloud Run, Functions, App Engine, GKE, GCE | `metadata` (default) |
-//! | `TokenFile` | tokens that somebody else writes, such as Kubernetes | `token-file` (default) |
+//! | `TokenFile` | tokens that another program writes, such as Kubernetes | `token-file` (default) |
 //! | `GcloudCli` | a laptop | `gcloud` |
-//! | `application_default`, and Google's own credentials as they are | key files, federation, impersonation | `google-cloud-auth` |
+//! | `application_default`, and Google's own credentials directly | key files, federation, impersonation | `google-cloud-auth` |
 //! | [`Fixed`] | tests, static keys | |
-//! | [`FirstOf`] | one program for several places | |
+//! | [`FirstOf`] | one program that runs in several environments | |
 //!
-//! A source answers [`TokenSource::fetch`](crate::TokenSource::fetch) and keeps nothing: no cache,
-//! no retries, no schedule. It may know what is asked for and what a token is, and nothing of slots,
-//! layers or HTTP requests on their way out.
+//! A source implements [`TokenSource::fetch`](crate::TokenSource::fetch) and keeps nothing: no cache,
+//! no retries, no schedule. It may know what is asked for and what a token is, but nothing of slots,
+//! layers or outgoing HTTP requests.
 
 mod first_of;
 mod fixed;

@@ -1,24 +1,23 @@
-//! Somebody else's words, fit to stand in an error: one line, short, and without what could be a
-//! secret. Pure.
+//! Foreign text made fit for an error: one short line, without anything that could be a secret. Pure.
 //!
-//! Programs and libraries that handle tokens say what went wrong in a line worth showing, and now
-//! and then repeat a token in it. So a word that could be one is left out.
+//! Programs and libraries that handle tokens report errors in a line worth showing, but sometimes
+//! repeat a token in it. Words that could be one are therefore left out.
 
 use crate::text;
 
-/// Longest piece that is shown, in characters.
+/// Longest piece of text that is shown, in characters.
 const SHOWN: usize = 240;
 
-/// In place of a word that could be a secret.
+/// Replaces a word that could be a secret.
 #[cfg(any(feature = "gcloud", feature = "google-cloud-auth"))]
 pub(super) const LEFT_OUT: &str = "[left out]";
 
-/// On one line and short: for words that hold no secrets.
+/// Shortens text to one line: for text that holds no secrets.
 pub(super) fn short(text: &str) -> String {
     text::on_one_line(text, SHOWN)
 }
 
-/// On one line, short, without words that could be secrets.
+/// Shortens text to one line, without words that could be secrets.
 #[cfg(any(feature = "gcloud", feature = "google-cloud-auth"))]
 pub(super) fn secretless(text: &str) -> String {
     let mut words = Vec::new();
@@ -32,9 +31,9 @@ pub(super) fn secretless(text: &str) -> String {
     short(&words.join(" "))
 }
 
-/// How Google's secrets begin, and random text as secrets are made of: no word of a language and no
-/// project's name is a run of 20 letters, digits, `-` and `_` that has both cases and a digit, or
-/// one of 32 that has a letter and a digit.
+/// Matches the prefixes of Google's secrets, and random text as it occurs in secrets: no natural word
+/// and no project name is a run of 20 letters, digits, `-` and `_` that has both cases and a digit, or
+/// a run of 32 that has a letter and a digit.
 #[cfg(any(feature = "gcloud", feature = "google-cloud-auth"))]
 fn could_be_secret(word: &str) -> bool {
     const BEGINNINGS: [&str; 5] = ["ya29.", "eyJ", "1//", "GOCSPX-", "AIza"];
@@ -51,7 +50,7 @@ fn could_be_secret(word: &str) -> bool {
             .any(random)
 }
 
-/// Alone on its line, where a sentence has more than one word.
+/// For a word alone on its line; a sentence has more than one word.
 #[cfg(any(feature = "gcloud", feature = "google-cloud-auth"))]
 fn could_be_token(word: &str) -> bool {
     const LEAST: usize = 12;
@@ -59,7 +58,7 @@ fn could_be_token(word: &str) -> bool {
     word.len() >= LEAST && super::reading::plain::is_b64token(word)
 }
 
-/// The next word is a secret.
+/// True if the next word is a secret.
 #[cfg(any(feature = "gcloud", feature = "google-cloud-auth"))]
 fn introduces(word: &str) -> bool {
     let word = word.to_ascii_lowercase();

@@ -1,6 +1,6 @@
-//! `TokenFile`: a token that somebody else writes into a file, and replaces.
+//! `TokenFile`: a token that another program writes to a file, and replaces.
 //!
-//! Reads the file as it is at that moment. Remembers nothing of it, watches nothing.
+//! Reads the file as it is at that moment. Remembers and watches nothing.
 
 use std::{
     fmt, fs,
@@ -27,31 +27,32 @@ use crate::{
     token::{request::TokenRequest, source::TokenSource, value::Token},
 };
 
-/// A token from a file that is read again and again: Kubernetes' projected service account tokens,
-/// a sidecar's output.
+/// A token from a file that is read repeatedly.
+///
+/// For Kubernetes' projected service account tokens, or the output of a sidecar.
 ///
 /// **Pace.** The file is read when a token is first wanted, and then once a minute
-/// ([`reread`](TokenFileBuilder::reread)) as long as requests come, or more often under a longer
-/// [`refresh_lead`](crate::TokenCacheBuilder::refresh_lead). It is opened by its path each
-/// time, so renames and swapped symlinks (Kubernetes' `..data`) are seen. If it cannot be read, or
-/// holds no token, the last good one stays in use for another minute (as long as `reread`, up to 225 s), or
-/// until its `exp`. A 401 brings the next reading forward.
+/// ([`reread`](TokenFileBuilder::reread)) as long as requests arrive, or more often with a longer
+/// [`refresh_lead`](crate::TokenCacheBuilder::refresh_lead). It is opened by its path each time, so
+/// renames and swapped symlinks (Kubernetes' `..data`) are noticed. If it cannot be read or holds no
+/// token, the last good token stays in use for another minute (as long as `reread`, up to 225 s), or
+/// until its `exp`. A 401 brings the next read forward.
 ///
-/// **Life.** The `exp` of a JWT ends its use. Of any other token nothing is known but that it was
-/// there when the file was read.
+/// **Life.** A JWT is used until its `exp`. Of any other token, all that is known is that it was there
+/// when the file was read.
 ///
-/// **What it accepts.** A regular file, or a symlink to one; up to 8,192 characters of RFC 6750's
-/// `b64token`, with white space around them. What begins as a JWT and has not its three parts is
-/// refused: it is a file in the middle of being written. A write that is cut inside the signature,
-/// or inside an opaque token, cannot be told from a whole one: **writers should write beside the
-/// file and rename**, as Kubernetes does. Everything else (a FIFO, a directory, a device) is an
-/// error at once.
+/// **What it accepts.** A regular file, or a symlink to one, that contains up to 8,192 characters of
+/// RFC 6750's `b64token`, optionally surrounded by white space. Text that starts like a JWT but does
+/// not have three parts is refused: the file is still being written. A write that is truncated inside
+/// the signature, or inside an opaque token, cannot be told from a complete one: **writers should write
+/// to a temporary file beside it and rename**, as Kubernetes does. Anything else (a FIFO, a directory,
+/// a device) is an error at once.
 ///
-/// **What was asked for** is not compared with the file: whoever writes it decides on scopes and
-/// audience.
+/// **Scopes and audience** of a request are not compared with the file: whoever writes it decides on
+/// them.
 ///
-/// Reading happens on a thread of its own, so that a file system that hangs holds up neither the
-/// runtime nor the end of the process; there are at most 16 such threads.
+/// Reads happen on a separate thread, so that a hanging file system blocks neither the runtime nor the
+/// end of the process; there are at most 16 such threads.
 ///
 /// ```
 /// use tower_scoped_auth::{Destinations, ScopedAuthLayer, sources::TokenFile};
@@ -64,7 +65,7 @@ use crate::{
 pub struct TokenFile {
     path: Arc<Path>,
     reread: Duration,
-    /// Threads that have not come back.
+    /// Threads that have not returned yet.
     readers: Arc<AtomicUsize>,
 }
 
@@ -75,31 +76,33 @@ pub struct TokenFileBuilder {
     reread: Duration,
 }
 
-/// Kubernetes' own clients read as often; the kubelet replaces a token when a fifth of its life, or
-/// more, is left.
+/// Kubernetes' own clients read equally often; the kubelet replaces a token while at least a fifth of
+/// its life is left.
 const REREAD: Duration = Duration::from_secs(60);
 
-/// How much longer than it should be read again what was read is used, where the file is unreadable. As long
-/// as a token of the metadata server has to be refreshed in.
+/// How long past the due reread the last token is used while the file is unreadable. As long as the
+/// default lead for refreshing a token of the metadata server.
 const LONGEST_SPARE: Duration = Duration::from_secs(225);
 
-/// A local file takes microseconds; a network's file system should not take longer.
+/// A local file takes microseconds; a network file system should not take longer than this.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(5);
 
-/// As many as a cache fetches at once.
+/// As many as the fetches that a cache runs at once.
 const MOST_READERS: usize = 16;
 
-/// The longest token, and room for white space.
+/// The longest token, plus room for white space.
 const MOST_BYTES: usize = LONGEST_TOKEN + 1024;
 
 impl TokenFile {
-    /// The file at `path`, read once a minute. Nothing is checked here: an empty path is an error at
-    /// each reading, where the [builder](Self::builder) refuses it at once.
+    /// Creates a source for the file at `path`, read once a minute.
+    ///
+    /// Nothing is checked here: an empty path is an error at each read, whereas the
+    /// [builder](Self::builder) refuses it at once.
     pub fn new(path: impl Into<PathBuf>) -> Self {
         Self::assemble(path.into(), REREAD)
     }
 
-    /// Another pace.
+    /// Returns a builder, to change how often the file is read.
     pub fn builder(path: impl Into<PathBuf>) -> TokenFileBuilder {
         TokenFileBuilder {
             path: path.into(),
@@ -115,12 +118,12 @@ impl TokenFile {
         }
     }
 
-    /// How long what was read may be used: until the file is read again, and while it cannot be.
+    /// How long a read token may be used: until the next read, and while the file is unreadable.
     fn life(&self) -> Duration {
         self.reread.saturating_add(self.reread.min(LONGEST_SPARE))
     }
 
-    /// The file's bytes, read on a thread of its own.
+    /// Reads the file's bytes on a separate thread.
     async fn read(&self) -> Result<Zeroizing<Vec<u8>>, AuthError> {
         let place = Place::take(&self.readers).ok_or_else(|| {
             let reason = format!(
@@ -133,12 +136,12 @@ impl TokenFile {
         let path = Arc::clone(&self.path);
         let read = move || {
             let _place = place;
-            // Nobody may be left who waits for it.
+            // There may be nobody left waiting for it.
             let _ = sender.send(read_regular(&path));
         };
         let named = thread::Builder::new().name("token-file".to_owned());
         let result = match named.spawn(read) {
-            // An error only if the thread panicked, which it has no reason for.
+            // An error only if the thread panicked, which it has no reason to do.
             Ok(_detached) => receiver.await.unwrap_or_else(|_| {
                 let reason = "the reading thread is gone";
                 Err(io::Error::other(reason))
@@ -161,17 +164,17 @@ impl TokenFile {
 }
 
 impl TokenFileBuilder {
-    /// How often the file is read while requests come. Default: 1 min; from 1 s to 1 h.
+    /// Sets how often the file is read while requests arrive. Default: 1 min; from 1 s to 1 h.
     pub fn reread(mut self, pace: Duration) -> Self {
         self.reread = pace;
         self
     }
 
-    /// Builds the source. Reads nothing: the file may come later.
+    /// Builds the source. Reads nothing: the file may appear later.
     ///
     /// # Errors
     ///
-    /// An empty path, or a pace out of range.
+    /// The path is empty, or the pace is out of range.
     pub fn build(self) -> Result<TokenFile, ConfigError> {
         if self.path.as_os_str().is_empty() {
             return Err(ConfigError::new("token file", "", "the path is empty"));
@@ -220,14 +223,14 @@ impl TokenSource for TokenFile {
     }
 }
 
-/// The beginning of a JWT, encoded `{"`; but not an encrypted one, which has five parts.
+/// The beginning of a JWT, an encoded `{"`; but not of an encrypted one, which has five parts.
 fn is_part_of_jwt(text: &str) -> bool {
     text.starts_with("eyJ") && text.split('.').count() != 5
 }
 
-/// Up to [`MOST_BYTES`] of a regular file, in a buffer that never grows.
+/// Reads up to [`MOST_BYTES`] of a regular file into a buffer that never grows.
 fn read_regular(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
-    // Before it is opened: opening a FIFO waits for its other end.
+    // Checked before opening: opening a FIFO blocks until its other end is opened.
     if !fs::metadata(path)?.is_file() {
         return Err(io::Error::other("it is not a regular file"));
     }
@@ -250,7 +253,7 @@ fn read_regular(path: &Path) -> io::Result<Zeroizing<Vec<u8>>> {
     Ok(bytes)
 }
 
-/// One of the places for readers, given back when dropped.
+/// One of the slots for readers, released when dropped.
 struct Place(Arc<AtomicUsize>);
 
 impl Place {

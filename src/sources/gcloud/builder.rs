@@ -1,4 +1,4 @@
-//! `GcloudCliBuilder`: what a gcloud source can be told, each setting checked.
+//! `GcloudCliBuilder`: the settings of a gcloud source, each checked.
 
 use std::{
     ffi::{OsStr, OsString},
@@ -18,34 +18,34 @@ pub struct GcloudCliBuilder {
     timeout: Option<Duration>,
 }
 
-/// On Windows it is a batch file, which is not found without its ending.
+/// On Windows it is a batch file, which is not found without its extension.
 pub(super) const PROGRAM: &str = if cfg!(windows) {
     "gcloud.cmd"
 } else {
     "gcloud"
 };
 
-/// It starts Python and may sign in over the network: 1 to 5 s on a laptop, more on a busy one.
+/// gcloud starts Python and may sign in over the network: 1 to 5 s on a laptop, more on a busy one.
 pub(super) const TIMEOUT: Duration = Duration::from_secs(15);
 
 const LONGEST_TIMEOUT: Duration = Duration::from_secs(300);
 
 impl GcloudCliBuilder {
-    /// The program to run: a path, or a name to be found on `PATH`.
+    /// Sets the program to run: a path, or a name to look up on `PATH`.
     pub fn program(mut self, program: impl AsRef<OsStr>) -> Self {
         self.program = Some(program.as_ref().to_owned());
         self
     }
 
-    /// The account to use (`--account`) instead of the active one.
+    /// Sets the account to use (`--account`) instead of the active one.
     pub fn account(mut self, account: impl Into<String>) -> Self {
         self.account = Some(account.into());
         self
     }
 
-    /// The service account to impersonate (`--impersonate-service-account`).
+    /// Sets the service account to impersonate (`--impersonate-service-account`).
     ///
-    /// The account one is logged in with needs `roles/iam.serviceAccountTokenCreator` on it.
+    /// The logged-in account needs `roles/iam.serviceAccountTokenCreator` on it.
     pub fn impersonate(mut self, account: impl Into<String>) -> Self {
         self.impersonate = Some(account.into());
         self
@@ -53,15 +53,15 @@ impl GcloudCliBuilder {
 
     /// Asks for ID tokens without the audience, which user accounts cannot choose.
     ///
-    /// The token's audience is then gcloud's own client ID, whatever was asked for. Cloud Run
-    /// accepts such a token, other receivers do not. For development only: a receiver could show
-    /// the token elsewhere.
+    /// The token's audience is then gcloud's own client ID, whatever was asked for. Cloud Run accepts
+    /// such a token; other receivers do not. For development only: a receiver could replay the token
+    /// elsewhere.
     pub fn ignore_audience(mut self) -> Self {
         self.ignore_audience = true;
         self
     }
 
-    /// The longest one run may take. Default: 15 s; from 1 ms to 5 min.
+    /// Sets the longest that one run may take. Default: 15 s; from 1 ms to 5 min.
     pub fn timeout(mut self, timeout: Duration) -> Self {
         self.timeout = Some(timeout);
         self
@@ -71,7 +71,7 @@ impl GcloudCliBuilder {
     ///
     /// # Errors
     ///
-    /// An empty program, an account that is not an e-mail address, a timeout out of range.
+    /// The program is empty, an account is not an e-mail address, or the timeout is out of range.
     pub fn build(self) -> Result<GcloudCli, ConfigError> {
         let program = self.program.unwrap_or_else(|| PROGRAM.into());
         if program.is_empty() {
@@ -100,7 +100,7 @@ impl GcloudCliBuilder {
     }
 }
 
-/// It becomes the value of an option; what an e-mail address can have.
+/// The account becomes the value of an option, so only characters of an e-mail address are allowed.
 fn check_account(account: &str) -> Result<(), ConfigError> {
     const WHAT: &str = "gcloud account";
     const LONGEST: usize = 320;

@@ -1,4 +1,4 @@
-//! The command line for what is asked, and what it is called in errors.
+//! The command line for a request, and how it is named in errors.
 
 use super::GcloudCli;
 use crate::{
@@ -7,7 +7,7 @@ use crate::{
     token::request::TokenRequest,
 };
 
-/// Longest piece of the program's path that an error repeats, in characters.
+/// Longest piece of the program's path that an error quotes, in characters.
 const SHOWN: usize = 200;
 
 impl GcloudCli {
@@ -23,7 +23,7 @@ impl GcloudCli {
         } else if let Some(audience) = request.audience().and_then(|audience| audience.as_str()) {
             arguments.push("print-identity-token".to_owned());
             if !self.ignore_audience {
-                // gcloud reads a list.
+                // gcloud parses the value as a list.
                 if audience.contains(',') {
                     let reason = "gcloud takes no audience with a comma in it";
                     return Err(AuthError::new(Kind::Request, reason));
@@ -31,7 +31,7 @@ impl GcloudCli {
                 arguments.push(format!("--audiences={audience}"));
             }
             if self.impersonate.is_some() {
-                // Receivers such as IAP want the claim; only an impersonated account can have it.
+                // Receivers such as IAP require the claim; only an impersonated account can have it.
                 arguments.push("--include-email".to_owned());
             }
         }
@@ -44,7 +44,7 @@ impl GcloudCli {
         Ok(arguments)
     }
 
-    /// What was run, for errors.
+    /// The command that was run, for errors.
     pub(super) fn command(&self, arguments: &[String]) -> String {
         let program = self.program.to_string_lossy();
         let program = text::clipped(&program, SHOWN);

@@ -1,10 +1,10 @@
-//! What a failed program wrote to stderr, fit to stand in an error. Pure.
+//! What a failed program wrote to stderr, made fit for an error. Pure.
 
 use crate::sources::remark;
 
-/// The line gcloud begins with `ERROR:`, and the last line if that is another one.
+/// Returns the line that gcloud begins with `ERROR:`, and the last line if it is a different one.
 ///
-/// A line that repeats some of what stands on stdout is left out: a token was to be there.
+/// A line that repeats part of stdout is left out, because stdout was meant to hold a token.
 pub(super) fn summary(stderr: &[u8], stdout: &[u8]) -> Option<String> {
     let text = String::from_utf8_lossy(stderr);
     let lines = || text.lines().map(str::trim).filter(|line| !line.is_empty());
@@ -24,7 +24,7 @@ pub(super) fn summary(stderr: &[u8], stdout: &[u8]) -> Option<String> {
 }
 
 fn repeats(line: &str, stdout: &[u8]) -> bool {
-    /// Shorter words are those of the language.
+    /// Shorter words are ordinary language.
     const LEAST: usize = 6;
 
     String::from_utf8_lossy(stdout)

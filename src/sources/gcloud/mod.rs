@@ -3,9 +3,9 @@
 //! | file | its job |
 //! | --- | --- |
 //! | `builder.rs` | the source's settings, each checked |
-//! | `command.rs` | pure: the command line for what is asked |
+//! | `command.rs` | pure: the command line for a request |
 //! | `run.rs` | one program, bounded in bytes, killed when nobody waits for it |
-//! | `complaint.rs` | pure: what it wrote to stderr, without what could be a secret |
+//! | `complaint.rs` | pure: what it wrote to stderr, without anything that could be a secret |
 
 mod builder;
 mod command;
@@ -25,25 +25,25 @@ use crate::{
     token::{request::TokenRequest, source::TokenSource, value::Token},
 };
 
-/// Tokens from the Google Cloud CLI: local development with the account one is logged in with.
+/// Tokens from the Google Cloud CLI, for local development with the logged-in account.
 ///
-/// One fetch is one run of `gcloud auth print-access-token` (with `--scopes` if scopes are asked
-/// for), or of `gcloud auth print-identity-token --audiences=...` for an ID token. Nothing is read
-/// from gcloud's own files. The program gets no input and is told to ask no questions. What it
-/// prints is bounded; it is killed, with the programs it started (on Unix), when it takes longer
-/// than [`timeout`](GcloudCliBuilder::timeout) or nobody wants its token any more.
+/// One fetch is one run of `gcloud auth print-access-token` (with `--scopes` if scopes are asked for),
+/// or of `gcloud auth print-identity-token --audiences=...` for an ID token. Nothing is read from
+/// gcloud's own files. The program gets no input and is told not to prompt. Its output is bounded. It
+/// is killed, together with the programs it started (on Unix), when it takes longer than
+/// [`timeout`](GcloudCliBuilder::timeout) or nobody wants its token any more.
 ///
-/// - **Life.** gcloud does not say how long an access token lives. It hands out the one it holds as
-///   long as that is good for another 300 s, so a token is used for 240 s
-///   ([`LIFETIME`](Self::LIFETIME)) from when gcloud was started; gcloud is asked again after half
-///   of that. An ID token lives until its `exp`.
-/// - **Scopes.** gcloud honours them for user accounts (from a short list of its own) and service
-///   account keys; for other accounts it ignores them, with a warning that nobody sees.
+/// - **Life.** gcloud does not say how long an access token lives. It returns the one it holds as long
+///   as that is valid for another 300 s, so a token is used for 240 s ([`LIFETIME`](Self::LIFETIME))
+///   from when gcloud was started; gcloud is asked again after half of that. An ID token lives until
+///   its `exp`.
+/// - **Scopes.** gcloud honours them for user accounts (from its own short list) and service account
+///   keys; for other accounts it ignores them, with a warning that nobody sees.
 /// - **Audiences.** User accounts cannot choose one: gcloud refuses. Impersonate a service account
 ///   ([`impersonate`](GcloudCliBuilder::impersonate)), or see
 ///   [`ignore_audience`](GcloudCliBuilder::ignore_audience).
-/// - **Errors** carry the end of what gcloud wrote to stderr, its `ERROR:` line first, without
-///   words that could be a token.
+/// - **Errors** carry the end of what gcloud wrote to stderr, its `ERROR:` line first, without words
+///   that could be a token.
 ///
 /// ```no_run
 /// use tower_scoped_auth::{ScopedAuthLayer, sources::GcloudCli};
@@ -61,10 +61,10 @@ pub struct GcloudCli {
 }
 
 impl GcloudCli {
-    /// How long an access token is used: a minute less than gcloud promises.
+    /// How long an access token is used: a minute less than gcloud guarantees.
     pub const LIFETIME: Duration = Duration::from_secs(240);
 
-    /// `gcloud` as found on `PATH`, with the account that is active there.
+    /// Creates a source that runs the `gcloud` found on `PATH`, with the account that is active there.
     pub fn new() -> Self {
         Self {
             program: PROGRAM.into(),
@@ -75,7 +75,7 @@ impl GcloudCli {
         }
     }
 
-    /// Another program, another account.
+    /// Returns a builder, to choose another program or account.
     pub fn builder() -> GcloudCliBuilder {
         GcloudCliBuilder::default()
     }

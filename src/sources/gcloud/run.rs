@@ -1,7 +1,7 @@
 //! One run of a program: no input, bounded output, killed when nobody waits for it.
 //!
-//! Knows nothing of gcloud or tokens, but that what is printed may be secret: it is read into
-//! buffers that do not grow and are zeroed.
+//! Knows nothing of gcloud or tokens, except that the output may be secret: it is read into buffers
+//! that do not grow and are zeroed.
 
 use std::{
     ffi::OsStr,
@@ -21,7 +21,8 @@ use zeroize::Zeroizing;
 /// Twice the longest token.
 const MOST_STDOUT: usize = 16 * 1024;
 
-/// What is kept of stderr: its end. The rest is read, so that the program can go on, and forgotten.
+/// How much of the end of stderr is kept. The rest is read, so that the program can continue, and
+/// discarded.
 const MOST_STDERR: usize = 4 * 1024;
 
 pub(super) struct Output {
@@ -41,18 +42,18 @@ impl Output {
         self.stdout.read()
     }
 
-    /// Its end, at least.
+    /// At least its end.
     pub(super) fn stderr(&self) -> &[u8] {
         self.stderr.read()
     }
 }
 
-/// Runs `program` to its end. Dropping the future kills it.
+/// Runs `program` until it exits. Dropping the future kills it.
 pub(super) async fn run(program: &OsStr, arguments: &[String]) -> Result<Output, Fault> {
     let mut command = Command::new(program);
     command
         .args(arguments)
-        // gcloud's own switch: fail where it would ask.
+        // gcloud's own switch to fail instead of prompting.
         .env("CLOUDSDK_CORE_DISABLE_PROMPTS", "1")
         .stdin(Stdio::null())
         .stdout(Stdio::piped())
@@ -67,7 +68,7 @@ pub(super) async fn run(program: &OsStr, arguments: &[String]) -> Result<Output,
     let mut stdout = Pipe::new(stdout, MOST_STDOUT, Full::Fail);
     let mut stderr = Pipe::new(stderr, 2 * MOST_STDERR, Full::Forget);
     poll_fn(|cx| {
-        // Both each time: a program that is stuck on one pipe never closes the other.
+        // Poll both each time: a program that is stuck on one pipe never closes the other.
         match (stdout.poll_to_end(cx)?, stderr.poll_to_end(cx)?) {
             (Poll::Ready(()), Poll::Ready(())) => Poll::Ready(Ok(())),
             _ => Poll::Pending,
@@ -84,8 +85,8 @@ pub(super) async fn run(program: &OsStr, arguments: &[String]) -> Result<Output,
 
 /// A program that has not been waited for.
 ///
-/// Tokio kills the program itself when it is dropped, and sees to it that no zombie is left. But
-/// `gcloud` is a shell script: the work is done by a program that it started.
+/// Tokio kills the program itself on drop, and makes sure that no zombie is left. But `gcloud` is a
+/// shell script: the work is done by a program that it starts.
 struct Running(Child);
 
 #[cfg(unix)]
@@ -93,10 +94,10 @@ impl Drop for Running {
     fn drop(&mut self) {
         use rustix::process::{Pid, Signal, kill_process_group};
 
-        // `None` once it was waited for. Until then the number is nobody else's.
+        // `None` once it has been waited for. Until then the process ID cannot be reused.
         let id = self.0.id().and_then(|id| i32::try_from(id).ok());
         if let Some(group) = id.and_then(Pid::from_raw) {
-            // It may have ended by itself.
+            // It may already have exited.
             let _ = kill_process_group(group, Signal::KILL);
         }
     }

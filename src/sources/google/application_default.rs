@@ -1,7 +1,7 @@
 //! `application_default()`: Google's documented search for credentials, through its own crate.
 //!
-//! Knows that an object of credentials serves one set of scopes, or one audience, and that it may be
-//! beyond repair. Keeps the objects that work. What they do inside is theirs.
+//! Knows that a credentials object serves one set of scopes, or one audience, and that it may be beyond
+//! repair. Keeps the objects that work. What happens inside them is up to Google's crate.
 
 use std::{
     fmt,
@@ -20,24 +20,25 @@ use crate::{
     token::{request::TokenRequest, source::TokenSource, value::Token},
 };
 
-/// Tokens from the [Application Default Credentials], by Google's own crate: the file that
-/// `GOOGLE_APPLICATION_CREDENTIALS` names, else the one that `gcloud auth application-default login`
-/// writes, else the metadata server.
+/// Creates a source of tokens from the [Application Default Credentials], using Google's own crate.
+///
+/// The credentials are the file that `GOOGLE_APPLICATION_CREDENTIALS` names, else the one that
+/// `gcloud auth application-default login` writes, else the metadata server.
 ///
 /// The file may hold a service account's key, a user's login, workload identity federation, or
-/// impersonation. **Which of them is found is decided by the environment**, per token request, when
-/// it is first asked for and after each failure. Where the place is known, name the source instead.
+/// impersonation. **The environment decides which of them is found**, per token request, when it is
+/// first asked for and after each failure. If you know the environment, name the source instead.
 ///
-/// - **Scopes**: one object of Google's credentials for each set, at most 64. Without scopes it is
+/// - **Scopes**: one credentials object for each set, at most 64. Without scopes, the token has
 ///   `cloud-platform`, or what the metadata server gives.
-/// - **Audiences**: ID tokens with the `email` claim, from service account keys, impersonation and
-///   the metadata server. Users' logins and federation make none.
-/// - **Life**: a JWT's until its `exp`; an opaque token is used for 10 s and asked for again (their
-///   cache answers), because its expiry is not told.
-/// - **Failures**: an object that fails, hangs or panics is dropped, and the next attempt begins
-///   with a new one. Nothing is terminal.
-/// - **Time**: their metadata client honours proxy variables, follows redirects and has no limit on
-///   time; the attempt ends after 10 s. Prefer `MetadataServer` (feature `metadata`) where there is
+/// - **Audiences**: ID tokens with the `email` claim, from service account keys, impersonation and the
+///   metadata server. User logins and federation cannot produce any.
+/// - **Life**: a JWT lives until its `exp`. An opaque token is used for 10 s and then asked for again
+///   (Google's crate answers from its cache), because its expiry is not known.
+/// - **Failures**: an object that fails, hangs or panics is dropped, and the next attempt starts with a
+///   new one. No failure is permanent.
+/// - **Time**: the crate's metadata client honours proxy variables, follows redirects and has no time
+///   limit; the attempt ends after 10 s. Prefer `MetadataServer` (feature `metadata`) where there is
 ///   one.
 /// - **TLS**: with this crate's feature alone, a rustls crypto provider has to be installed
 ///   (`rustls::crypto::ring::default_provider().install_default()`), or enabled by depending on
@@ -55,10 +56,10 @@ pub fn application_default() -> ApplicationDefault {
     ApplicationDefault::default()
 }
 
-/// The source that [`application_default`] makes.
+/// The source returned by [`application_default`].
 #[derive(Clone, Default)]
 pub struct ApplicationDefault {
-    /// Objects that worked when they were last asked, the latest at the end.
+    /// Objects that worked when last asked, most recent last.
     kept: Arc<Mutex<Vec<(TokenRequest, Kept)>>>,
 }
 
@@ -67,11 +68,11 @@ enum Kept {
     Id(idtoken::IDTokenCredentials),
 }
 
-/// Each has a task of its own.
+/// Each object has its own task.
 const MOST_KEPT: usize = 64;
 
 impl ApplicationDefault {
-    /// The object for `request`, which is nobody else's until it is put back.
+    /// Takes the object for `request`, which is exclusively the caller's until it is put back.
     fn take(&self, request: &TokenRequest) -> Option<Kept> {
         let mut kept = self.lock();
         let at = kept.iter().position(|(other, _)| other == request)?;
@@ -86,7 +87,7 @@ impl ApplicationDefault {
             let surplus = kept.len().saturating_sub(MOST_KEPT);
             kept.drain(..surplus).collect::<Vec<_>>()
         };
-        // Foreign code runs when they go: outside the lock.
+        // Dropping these runs foreign code, so do it outside the lock.
         drop(surplus);
     }
 
@@ -105,7 +106,7 @@ impl TokenSource for ApplicationDefault {
             Some(object) => object,
             None => Kept::build(&request).await?,
         };
-        // If this fails, panics, or is dropped in the middle, the object goes with it.
+        // If this fails, panics, or is dropped midway, the object is dropped with it.
         let token = match &object {
             Kept::Access(credentials) => credentials.fetch(request.clone()).await?,
             Kept::Id(credentials) => credentials.fetch(request.clone()).await?,
@@ -120,7 +121,7 @@ impl TokenSource for ApplicationDefault {
 }
 
 impl Kept {
-    /// Reads the credentials file, on a thread where that may take its time.
+    /// Reads the credentials file, on a thread that may block.
     async fn build(request: &TokenRequest) -> Result<Self, AuthError> {
         let request = request.clone();
         let built = spawn_blocking(move || Self::build_now(&request)).await;
@@ -136,7 +137,7 @@ impl Kept {
 
     fn build_now(request: &TokenRequest) -> Result<Self, build_errors::Error> {
         if let Some(audience) = request.audience() {
-            // It has one: checked before it came here.
+            // It has one; this was checked earlier.
             let audience = audience.as_str().unwrap_or_default();
             let builder = idtoken::Builder::new(audience).with_include_email();
             return Ok(Self::Id(builder.build()?));

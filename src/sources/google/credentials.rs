@@ -1,4 +1,4 @@
-//! `google-cloud-auth`'s credentials as token sources, each as it is.
+//! `google-cloud-auth`'s credentials, each directly as a token source.
 
 use std::time::Duration;
 
@@ -17,16 +17,16 @@ use crate::{
     token::{attempt::caught, request::TokenRequest, source::TokenSource, value::Token},
 };
 
-/// How long a token is used whose expiry is not known.
+/// How long a token with unknown expiry is used.
 ///
-/// It has not expired when it is handed out, and has 240 s left if all is well there; after minutes
-/// of failed refreshes it may have one. Asking costs a look into their cache.
+/// It has not expired when it is returned, and normally has at least 240 s left; after minutes of
+/// failed refreshes it may have only one second. Asking again costs only a lookup in the crate's cache.
 const OPAQUE_LIFE: Duration = Duration::from_secs(10);
 
-/// Scopes were decided when the credentials were built: what a request asks for is not compared.
+/// The scopes were decided when the credentials were built; a request's scopes are not compared.
 ///
-/// For an opaque token the credentials are asked again after 5 s (their cache answers), and it is used for
-/// 10 s at most: they do not say when it expires. A token that is a JWT lives until its `exp`.
+/// An opaque token is used for 10 s at most, and the credentials are asked again after 5 s (they answer
+/// from their cache), because they do not say when it expires. A JWT lives until its `exp`.
 impl TokenSource for AccessTokenCredentials {
     type Error = AuthError;
 
@@ -41,10 +41,10 @@ impl TokenSource for AccessTokenCredentials {
     }
 }
 
-/// Scopes were decided when the credentials were built: what a request asks for is not compared.
+/// The scopes were decided when the credentials were built; a request's scopes are not compared.
 ///
-/// Of the headers they make, the `Authorization` is taken, and nothing else: a quota project is set
-/// on the layer. API keys, which make no such header, are refused.
+/// Of the headers they produce, only `Authorization` is used: a quota project is set on the layer. API
+/// keys, which produce no such header, are refused.
 impl TokenSource for Credentials {
     type Error = AuthError;
 
@@ -79,7 +79,7 @@ impl TokenSource for Credentials {
     }
 }
 
-/// The audience was decided when the credentials were built: what a request asks for is not compared.
+/// The audience was decided when the credentials were built; a request's audience is not compared.
 impl TokenSource for IDTokenCredentials {
     type Error = AuthError;
 
@@ -112,7 +112,7 @@ fn wants_access_token(request: &TokenRequest) -> Result<(), AuthError> {
 fn access_token(text: String) -> Result<Token, AuthError> {
     check(&text)?;
     match jwt::expiry(&text) {
-        // As a service account's key makes them.
+        // The kind of token that a service account key produces.
         Ok(expiry) => Ok(Token::expiring_at(text, expiry)),
         Err(jwt::Fault::NotJwt | jwt::Fault::NoExpiry) => {
             Ok(Token::new(text, OPAQUE_LIFE).refresh_in(OPAQUE_LIFE / 2))

@@ -1,8 +1,8 @@
-//! What `google-cloud-auth` says went wrong, fit to stand in an error. Pure.
+//! Error messages of `google-cloud-auth`, made fit for an error. Pure.
 //!
-//! Its messages repeat bodies of answers (`body=<...>`, `:b"..."`), and its parser's repeat what a
-//! credentials file holds. So each message ends here where a quotation begins, and the original
-//! error is not kept.
+//! Its messages quote response bodies (`body=<...>`, `:b"..."`), and its parser's quote what a
+//! credentials file holds. So each message is cut where a quotation begins, and the original error is
+//! not kept.
 
 use std::error::Error;
 
@@ -11,7 +11,7 @@ use crate::{
     sources::remark,
 };
 
-/// Causes of causes that are told.
+/// How many causes deep the message goes.
 const DEEPEST: usize = 4;
 
 pub(super) fn words(error: &(dyn Error + 'static)) -> String {
@@ -30,7 +30,7 @@ pub(super) fn words(error: &(dyn Error + 'static)) -> String {
     remark::secretless(&words)
 }
 
-/// Up to where something is quoted.
+/// The text up to where something is quoted.
 fn unquoted(text: &str) -> &str {
     let quoted = text.find(['<', '{', '"']).unwrap_or(text.len());
     let told = text.get(..quoted).unwrap_or_default();

@@ -1,7 +1,7 @@
-//! What an answer other than 200 means at a metadata server, and what to do about it.
+//! What a response other than 200 from a metadata server means, and what to do about it.
 //!
-//! Pure, but for the wall clock, against which a `Retry-After` date is read. Bodies are never read here:
-//! they may hold anything.
+//! Pure except for the wall clock, which is used to interpret a `Retry-After` date. Bodies are never
+//! read here: they may hold anything.
 
 use std::{
     io,
@@ -16,7 +16,7 @@ use crate::{
     text,
 };
 
-/// Longest piece of an audience that a message repeats, in characters.
+/// Longest piece of an audience that a message quotes, in characters.
 const SHOWN: usize = 120;
 
 pub(super) fn unreachable(authority: &str, error: io::Error) -> AuthError {
@@ -84,15 +84,15 @@ pub(super) fn status(
     )
 }
 
-/// Seconds, or an HTTP date. Anything else counts as absent.
+/// Parses seconds, or an HTTP date. Anything else counts as absent.
 fn retry_after(headers: &HeaderMap, now: SystemTime) -> Option<Duration> {
     let value = headers.get(header::RETRY_AFTER)?.to_str().ok()?.trim();
     if !value.is_empty() && value.bytes().all(|byte| byte.is_ascii_digit()) {
-        // More digits than fit are more than any cap.
+        // A number that does not fit exceeds any cap.
         return Some(Duration::from_secs(value.parse().unwrap_or(u64::MAX)));
     }
     let date = httpdate::parse_http_date(value).ok()?;
-    // A date counts whole seconds: what is left of this one has to pass as well.
+    // A date counts whole seconds: the rest of the current second has to pass as well.
     Some(date.duration_since(now).unwrap_or(Duration::ZERO))
 }
 

@@ -1,7 +1,7 @@
-//! A token answer's bytes, judged. Pure: bytes in, a token or a reason out.
+//! Validates the bytes of a token response. Pure: bytes in, a token or a reason out.
 //!
-//! Reasons name members and rules, never what the body held: a body that is wrong in one member may
-//! hold a good token in another.
+//! Reasons name members and rules, never what the body held: a body with one bad member may have a good
+//! token in another.
 
 use std::{borrow::Cow, time::Duration};
 
@@ -17,7 +17,7 @@ use crate::{
     token::value::Token,
 };
 
-/// No access token lives longer; an answer that says so is taken to mean this.
+/// No access token lives longer; a longer lifetime is taken to mean this.
 const LONGEST_LIFE: u64 = 24 * 3600;
 
 pub(super) fn access_token(body: &[u8]) -> Result<Token, AuthError> {
@@ -59,10 +59,10 @@ fn wrong(reason: &str) -> AuthError {
     AuthError::new(Kind::Response, reason)
 }
 
-/// What a JSON string holds, in a buffer that does not grow and is zeroed when dropped.
+/// The content of a JSON string, in a buffer that does not grow and is zeroed when dropped.
 ///
-/// By hand, because serde would collect a string with escapes in buffers that it does not clear. The
-/// one escape that a token can have a use for is `\/`.
+/// Written by hand, because serde would collect a string with escapes in buffers that it does not
+/// clear. The only escape that a token may need is `\/`.
 fn unescaped(json: &str) -> Option<Zeroizing<String>> {
     let mut text = Zeroizing::new(String::with_capacity(json.len()));
     let mut characters = json.strip_prefix('"')?.strip_suffix('"')?.chars();
@@ -76,7 +76,7 @@ fn unescaped(json: &str) -> Option<Zeroizing<String>> {
     Some(text)
 }
 
-/// Whole seconds above zero, from the JSON text of a number, or of a string of digits.
+/// Whole seconds above zero, from the JSON text of a number or of a string of digits.
 fn seconds(json: &str) -> Option<u64> {
     let text = match json.strip_prefix('"') {
         Some(rest) => {
@@ -130,7 +130,7 @@ mod tests {
             "\"-1\"", "\"1e3\"", "\" 1\"", "1e", "0e9", "\"0\"", "1e999999", "[1]",
         ] {
             let result = access_token(answer(json).as_bytes());
-            // A float beyond every float is infinity, which is more than any cap; or not a number.
+            // A float beyond the range is either infinity, which exceeds any cap, or not a number.
             if json == "1e999999" {
                 continue;
             }

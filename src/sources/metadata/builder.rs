@@ -1,4 +1,4 @@
-//! `MetadataServerBuilder`: what a metadata server source can be told, each setting checked.
+//! `MetadataServerBuilder`: the settings of a metadata server source, each checked.
 
 use std::sync::Arc;
 
@@ -8,7 +8,7 @@ use crate::config_error::ConfigError;
 /// Configures a [`MetadataServer`]; made by [`MetadataServer::builder`].
 #[derive(Clone, Debug, Default)]
 pub struct MetadataServerBuilder {
-    /// With what it is called where it was said.
+    /// With the name of the setting that it came from.
     pub(super) endpoint: Option<(&'static str, String)>,
     account: Option<String>,
     flavor_optional: bool,
@@ -21,34 +21,34 @@ pub struct MetadataServerBuilder {
 pub(super) const DEFAULT_ACCOUNT: &str = "default";
 
 impl MetadataServerBuilder {
-    /// The server's address: `host`, `host:port` or `http://host:port`; port 80 if none is given.
+    /// Sets the server's address: `host`, `host:port` or `http://host:port`; port 80 if none is given.
     ///
-    /// An IPv6 address stands in brackets. It beats the environment, which is not read here.
+    /// An IPv6 address is written in brackets. This takes precedence over the environment, which is not
+    /// read here.
     pub fn endpoint(mut self, endpoint: impl Into<String>) -> Self {
         self.endpoint = Some(("metadata server endpoint", endpoint.into()));
         self
     }
 
-    /// The service account: `default`, or an e-mail address attached to the instance.
+    /// Sets the service account: `default`, or an e-mail address attached to the instance.
     pub fn account(mut self, account: impl Into<String>) -> Self {
         self.account = Some(account.into());
         self
     }
 
-    /// Accepts answers without `Metadata-Flavor: Google`.
+    /// Accepts responses without `Metadata-Flavor: Google`.
     ///
-    /// For stand-ins that forget the header. Only together with [`endpoint`](Self::endpoint): at the
-    /// well-known address, an answer without it is not the metadata server's.
+    /// For stand-ins that omit the header. Only together with [`endpoint`](Self::endpoint): at the
+    /// well-known address, a response without it is not from the metadata server.
     pub fn flavor_optional(mut self) -> Self {
         self.flavor_optional = true;
         self
     }
 
-    /// Asks for ID tokens without the e-mail address (`format=standard`), where it would be
-    /// `format=full`.
+    /// Asks for ID tokens without the e-mail address: `format=standard` instead of `format=full`.
     ///
-    /// Identity-Aware Proxy refuses such tokens. Only Compute Engine makes a difference between the
-    /// two: serverless platforms always name the address, and never describe an instance.
+    /// Identity-Aware Proxy refuses such tokens. Only Compute Engine distinguishes the two: serverless
+    /// platforms always include the address, and never describe an instance.
     pub fn standard_id_tokens(mut self) -> Self {
         self.standard_id_tokens = true;
         self
@@ -60,17 +60,16 @@ impl MetadataServerBuilder {
         self
     }
 
-    /// Whether a token is fetched only if the instance has the scopes that are asked for. Default:
-    /// no.
+    /// Fetches a token only if the instance has the requested scopes. Default: no.
     ///
     /// For Compute Engine and GKE without Workload Identity, which ignore the scopes of a request (see
-    /// [`MetadataServer`]). Each fetch for explicit scopes then asks for the account's list of scopes
-    /// first, within the same 3 s; where one is missing, or the list cannot be had, the attempt has
-    /// failed like any other, and a live token stays in service.
+    /// [`MetadataServer`]). Each fetch for explicit scopes then first asks for the account's list of
+    /// scopes, within the same 3 s. If one is missing, or the list cannot be obtained, the attempt
+    /// fails like any other, and a live token stays in service.
     ///
-    /// Scopes are compared letter by letter, but for `cloud-platform`, which covers all. Of Google
-    /// Cloud's own APIs that is true; the APIs of Workspace (Drive, Sheets and so on) want theirs, and
-    /// an instance that has `cloud-platform` alone is not found out here.
+    /// Scopes are compared literally, except that `cloud-platform` covers all of them. That is true of
+    /// Google Cloud's own APIs; the APIs of Workspace (Drive, Sheets and so on) require their own
+    /// scopes, and an instance that has only `cloud-platform` is not detected here.
     pub fn verify_scopes(mut self, verify: bool) -> Self {
         self.verify_scopes = verify;
         self
@@ -80,9 +79,9 @@ impl MetadataServerBuilder {
     ///
     /// # Errors
     ///
-    /// A malformed endpoint or account, [`flavor_optional`](Self::flavor_optional) without an
-    /// endpoint, or [`licenses`](Self::licenses) with
-    /// [`standard_id_tokens`](Self::standard_id_tokens), which have none.
+    /// The endpoint or account is malformed, [`flavor_optional`](Self::flavor_optional) was set without
+    /// an endpoint, or [`licenses`](Self::licenses) together with
+    /// [`standard_id_tokens`](Self::standard_id_tokens), which carry no licences.
     pub fn build(self) -> Result<MetadataServer, ConfigError> {
         if self.flavor_optional && self.endpoint.is_none() {
             let reason = "the Metadata-Flavor header is optional at an explicit endpoint only";
@@ -118,7 +117,7 @@ impl MetadataServerBuilder {
     }
 }
 
-/// An account becomes one segment of a path: no character that could make it anything else.
+/// An account becomes one path segment: no character may make it anything else.
 fn checked_account(account: String) -> Result<String, ConfigError> {
     const WHAT: &str = "service account";
     const LONGEST: usize = 320;

@@ -11,7 +11,7 @@ pub(super) struct Endpoint {
     port: u16,
 }
 
-/// Documented as stable; works where no resolver does.
+/// Documented as stable; works without a resolver.
 const WELL_KNOWN: &str = "169.254.169.254";
 const DEFAULT_PORT: u16 = 80;
 
@@ -23,7 +23,7 @@ impl Endpoint {
         }
     }
 
-    /// `host`, `host:port`, each with or without `http://` and one trailing slash.
+    /// Parses `host` or `host:port`, each with or without `http://` and one trailing slash.
     pub(super) fn parse(what: &'static str, given: &str) -> Result<Self, ConfigError> {
         let wrong = |reason: &str| ConfigError::new(what, given, reason);
         if given.is_empty() {
@@ -91,7 +91,7 @@ impl Endpoint {
         self.port
     }
 
-    /// As it stands in a `Host` header and in messages.
+    /// As written in a `Host` header and in messages.
     pub(super) fn authority(&self) -> String {
         match (self.host.contains(':'), self.port) {
             (false, DEFAULT_PORT) => self.host.clone(),

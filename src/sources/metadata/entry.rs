@@ -1,6 +1,6 @@
-//! `Entry`: what is asked of a metadata server: which path, with which query.
+//! `Entry`: what to ask a metadata server for, as a path and a query.
 //!
-//! Pure. The same value tells `advice.rs` what a refusal was about.
+//! Pure. The same value tells `advice.rs` what was refused.
 
 use super::query;
 use crate::token::request::Scopes;
@@ -9,17 +9,17 @@ use crate::token::request::Scopes;
 pub(super) enum Entry<'a> {
     AccessToken(&'a Scopes),
     IdToken(&'a str, IdTokenForm),
-    /// What the account's access tokens can do, whatever is asked for.
+    /// The scopes that the account's access tokens have, whatever is asked for.
     Scopes,
     UniverseDomain,
 }
 
-/// What is in an ID token beside the audience. Compute Engine looks at it; serverless platforms
-/// and GKE do not.
+/// What an ID token holds besides the audience. Compute Engine honours this; serverless platforms and
+/// GKE do not.
 #[derive(Clone, Copy, Debug)]
 pub(super) struct IdTokenForm {
-    /// With the e-mail address, without which Identity-Aware Proxy refuses a token, and with what
-    /// the instance is.
+    /// With the e-mail address, without which Identity-Aware Proxy refuses a token, and a description
+    /// of the instance.
     pub(super) full: bool,
     /// With the licences of the instance's images.
     pub(super) licenses: bool,

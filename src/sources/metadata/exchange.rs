@@ -1,8 +1,8 @@
 //! One exchange with the metadata server: connect, ask, read, close.
 //!
-//! A self-contained future: the connection is driven by the same poll as the request, so there is no
-//! second task to outlive it and nothing to shut down. One exchange an hour needs no pool. The time
-//! limit is the caller's. Knows HTTP and bytes; does not know what a token is.
+//! A self-contained future: the same poll drives the connection and the request, so there is no second
+//! task to outlive it and nothing to shut down. One exchange an hour needs no pool. The time limit is
+//! up to the caller. Knows HTTP and bytes; does not know what a token is.
 
 use std::{
     error::Error,
@@ -27,27 +27,27 @@ use super::{
 };
 use crate::error::{AuthError, BoxError, Kind};
 
-/// Head and body together. A real answer takes less than 2 KiB.
+/// Head and body together. A real response takes less than 2 KiB.
 pub(super) const LARGEST_ANSWER: usize = 64 * 1024;
 
 const FLAVOR: &str = "metadata-flavor";
 const GOOGLE: &str = "Google";
 
-/// As `Server` names the metadata server of Compute Engine, which also answers on GKE nodes without
-/// Workload Identity. Serverless platforms' ends in `Serverless`.
+/// How the metadata server of Compute Engine names itself in `Server`; it also answers on GKE nodes
+/// without Workload Identity. On serverless platforms the name ends in `Serverless`.
 const OF_A_MACHINE: &str = "Metadata Server for VM";
 
-/// A 200.
+/// A 200 response.
 pub(super) struct Answer {
     /// In a buffer that is zeroed when dropped.
     pub(super) body: Zeroizing<Vec<u8>>,
-    /// When it was made, by the server's clock.
+    /// When the response was made, by the server's clock.
     pub(super) date: Option<SystemTime>,
-    /// It comes from a server of Compute Engine's.
+    /// True if it comes from Compute Engine's server.
     pub(super) of_a_machine: bool,
 }
 
-/// `GET`s what is asked for.
+/// Sends the `GET` request.
 pub(super) async fn get(
     endpoint: &Endpoint,
     account: &str,
@@ -93,11 +93,11 @@ pub(super) async fn get(
     let (mut exchange, mut connection) = (pin!(exchange), pin!(connection));
     let mut connected = true;
     poll_fn(|cx| {
-        // Its result is the exchange's to report.
+        // Its result is reported by the exchange.
         connected = connected && connection.as_mut().poll(cx).is_pending();
         match exchange.as_mut().poll(cx) {
-            // Polling the exchange may have given the connection something to do: a body's buffer
-            // to refill, a request to write.
+            // Polling the exchange may have given the connection something to do: a body's buffer to
+            // refill, a request to write.
             Poll::Pending if connected => {
                 connected = connection.as_mut().poll(cx).is_pending();
                 if connected {
@@ -129,8 +129,8 @@ fn request(authority: &str, path: &str) -> Result<Request<String>, AuthError> {
         })
 }
 
-/// A 200 from a metadata server. A 404 says something, too, where the universe was asked for: it must be
-/// the server's own, which bears the header like all its answers.
+/// Checks that this is a 200 from a metadata server. When asking for the universe, a 404 is meaningful
+/// too, but only the server's own: like all its responses, it has the header.
 fn check(
     authority: &str,
     entry: Entry<'_>,
@@ -163,7 +163,7 @@ async fn collect(body: Incoming) -> Result<Zeroizing<Vec<u8>>, BoxError> {
     if body.size_hint().lower() > LARGEST_ANSWER as u64 {
         return Err(TooLarge.into());
     }
-    // At its full size from the start: a buffer that grows leaves copies behind.
+    // Allocated at full size from the start: a growing buffer leaves copies behind.
     let mut bytes = Zeroizing::new(Vec::with_capacity(LARGEST_ANSWER));
     let mut body = pin!(body);
     while let Some(frame) = poll_fn(|cx| body.as_mut().poll_frame(cx)).await {
@@ -177,7 +177,7 @@ async fn collect(body: Incoming) -> Result<Zeroizing<Vec<u8>>, BoxError> {
     Ok(bytes)
 }
 
-/// The exchange broke off, or more came than is read.
+/// The exchange broke, or the response exceeded the limit.
 fn broken(authority: &str, error: impl Into<BoxError>) -> AuthError {
     let error = error.into();
     if is_too_large(&*error) {

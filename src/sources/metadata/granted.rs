@@ -1,6 +1,7 @@
-//! Are the scopes asked for among those that the instance has? Pure.
+//! Does the instance have the requested scopes? Pure.
 //!
-//! Compute Engine takes `?scopes=` and ignores it: a token there can do what the instance was given.
+//! Compute Engine accepts `?scopes=` and ignores it: a token there has the scopes the instance was
+//! given.
 
 use crate::{
     error::{AuthError, Kind},
@@ -8,13 +9,13 @@ use crate::{
     token::request::{Scopes, scopes::CLOUD_PLATFORM},
 };
 
-/// Scopes that a message names; more are counted.
+/// Number of scopes that a message names; the rest are counted.
 const NAMED: usize = 5;
 
-/// Longest piece of one scope that a message repeats, in characters.
+/// Longest piece of one scope that a message quotes, in characters.
 const SHOWN: usize = 100;
 
-/// `list` is the body of `.../scopes`, one a line. `cloud-platform` covers all.
+/// `list` is the body of `.../scopes`, one per line. `cloud-platform` covers all.
 pub(super) fn check(asked: &Scopes, list: &[u8]) -> Result<(), AuthError> {
     let list = String::from_utf8_lossy(list);
     let has = |scope: &str| list.lines().any(|line| line.trim() == scope);

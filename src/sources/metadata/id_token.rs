@@ -1,7 +1,7 @@
-//! An ID token answer's bytes, judged. Pure: bytes in, a token or a reason out.
+//! Validates the bytes of an ID token response. Pure: bytes in, a token or a reason out.
 //!
-//! The body is the token itself, a JWT. Its `exp` is read and believed: whoever receives the token
-//! verifies it. Reasons name rules, never what the body held.
+//! The body is the token itself, a JWT. Its `exp` is trusted: whoever receives the token verifies it.
+//! Reasons name rules, never what the body held.
 
 use std::time::{Duration, SystemTime};
 
@@ -14,16 +14,16 @@ use crate::{
     token::value::Token,
 };
 
-/// Google's live for an hour. A token that says more is asked for again within this.
+/// Google's live for an hour. A token that claims more is asked for again within this time.
 const LONGEST_LIFE: Duration = Duration::from_secs(24 * 3600);
 
 /// `Date` counts whole seconds, rounded down.
 const DATE_GRAIN: Duration = Duration::from_secs(1);
 
-/// `date` is the time by the server's clock when it answered, if it said so.
+/// `date` is the time of the response by the server's clock, if stated.
 ///
-/// `exp` is a time by the wall clock, and this machine's may be slow. Measured against the server's,
-/// it is a lifetime as well, which the monotonic clock keeps.
+/// `exp` is a wall-clock time, and this machine's clock may be slow. Relative to the server's clock,
+/// `exp` also gives a lifetime, which the monotonic clock enforces.
 pub(super) fn id_token(body: &[u8], date: Option<SystemTime>) -> Result<Token, AuthError> {
     let Ok(text) = std::str::from_utf8(body) else {
         return Err(wrong("it is not text"));

@@ -1,4 +1,4 @@
-//! `Limited`: counts what comes in over a connection, and stops at a limit.
+//! `Limited`: counts the bytes received over a connection, and stops at a limit.
 //!
 //! It sits below the HTTP parser, so that head, body, chunk sizes and trailers all count.
 
@@ -20,11 +20,11 @@ pin_project! {
     }
 }
 
-/// More came than the limit allows. Travels as the source of an I/O error.
+/// The limit was exceeded. Travels as the source of an I/O error.
 #[derive(Debug)]
 pub(super) struct TooLarge;
 
-/// One read's worth: what is wiped before each read.
+/// The size of one read, and the number of bytes wiped before it.
 const CHUNK: usize = 8 * 1024;
 
 impl<T> Limited<T> {

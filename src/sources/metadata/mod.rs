@@ -3,12 +3,12 @@
 //! | file | its job |
 //! | --- | --- |
 //! | `builder.rs` | the source's settings, each checked |
-//! | `endpoint.rs` | which address: text to host and port |
+//! | `endpoint.rs` | the address: text to host and port |
 //! | `exchange.rs` | one HTTP exchange over one connection, bounded in bytes |
 //! | `limited.rs` | counts the bytes of that connection |
-//! | `entry.rs`, `query.rs` | pure: what is asked to a path, scopes and audiences to query values |
-//! | `answer.rs`, `id_token.rs` | pure: a body's bytes to a token, or what is wrong with them |
-//! | `granted.rs` | pure: are these scopes among those of the instance? |
+//! | `entry.rs`, `query.rs` | pure: a request to a path, scopes and audiences to query values |
+//! | `answer.rs`, `id_token.rs` | pure: a body's bytes to a token, or to what is wrong with them |
+//! | `granted.rs` | pure: does the instance have these scopes? |
 //! | `universe.rs` | pure: a body's bytes to a domain |
 //! | `advice.rs` | pure: what a status means here, and what to do about it |
 
@@ -54,30 +54,29 @@ use crate::{
     },
 };
 
-/// Tokens from the [metadata server] of Cloud Run, GKE, GCE and their kin.
+/// Tokens from the [metadata server] of Cloud Run, GKE, GCE and similar platforms.
 ///
-/// One fetch is one connection: it asks, reads, closes. No proxy is used and no redirect followed,
-/// whatever the environment says; none of the caller's headers goes along. Head and body together
-/// may take 64 KiB, the whole exchange 3 s. The answer must be a 200 with `Metadata-Flavor: Google`
-/// and the JSON of a bearer token, or an ID token; anything else is a failed attempt that the cache repeats, with an
-/// error that says what to check.
+/// One fetch is one connection, closed after the response. No proxy is used and no redirect followed,
+/// whatever the environment says; none of the caller's headers are sent. Head and body together may
+/// take 64 KiB, the whole exchange 3 s. The response must be a 200 with `Metadata-Flavor: Google` and
+/// either the JSON of a bearer token or an ID token. Anything else is a failed attempt, which the cache
+/// repeats; its error says what to check.
 ///
-/// `expires_in` is an integer above 0; a fraction is rounded down, a string of digits is accepted,
-/// more than 24 h is taken as 24 h. `access_token` has 1 to 8,192 characters of RFC 6750's
-/// `b64token`. `token_type` is `Bearer`, in any case. JSON with a member twice is refused.
+/// `expires_in` is an integer above 0; a fraction is rounded down, a string of digits is accepted, and
+/// more than 24 h is taken as 24 h. `access_token` has 1 to 8,192 characters of RFC 6750's `b64token`.
+/// `token_type` is `Bearer`, in any case. JSON with a duplicate member is refused.
 ///
 /// An ID token is the bare text of a JWT of at most 8,192 characters. It lives until its `exp`, by the
-/// wall clock and by the server's own (`Date`), and is asked for again within 24 h. It is not
-/// verified: that is for whoever receives it.
+/// wall clock and by the server's own (`Date`), and is asked for again within 24 h. It is not verified:
+/// that is up to its receiver.
 ///
 /// # Scopes that are ignored
 ///
-/// Serverless platforms and GKE with Workload Identity grant the scopes that are asked for. Compute
-/// Engine, and GKE without Workload Identity, take them and ignore them: every token has the scopes
-/// that the instance was given. Where the answer shows that this is so (its `Server` header says
-/// which of the two it comes from), one `WARN` event per source says it; nothing more is asked for
-/// that. [`verify_scopes`](MetadataServerBuilder::verify_scopes) makes it an error if scopes are
-/// missing.
+/// Serverless platforms and GKE with Workload Identity grant the requested scopes. Compute Engine, and
+/// GKE without Workload Identity, accept them but ignore them: every token has the scopes that the
+/// instance was given. If a response shows that this is the case (by its `Server` header), one `WARN`
+/// event per source reports it; no extra request is made for this.
+/// [`verify_scopes`](MetadataServerBuilder::verify_scopes) makes missing scopes an error.
 ///
 /// Proxy variables are ignored, and so is `GCE_METADATA_HOST` except by [`from_env`](Self::from_env).
 ///
@@ -89,20 +88,21 @@ pub struct MetadataServer {
     flavor_required: bool,
     id_tokens: IdTokenForm,
     verify_scopes: bool,
-    /// That scopes are ignored here was said already, by this source or a clone.
+    /// Whether the warning that scopes are ignored was already logged, by this source or a clone.
     warned: Arc<AtomicBool>,
 }
 
-/// The variable Google's own libraries read, too.
+/// The variable that Google's own libraries also read.
 const HOST_VARIABLE: &str = "GCE_METADATA_HOST";
 
 /// Google's libraries give the whole exchange 3 s (Python) or less.
 const ATTEMPT_TIMEOUT: Duration = Duration::from_secs(3);
 
 impl MetadataServer {
-    /// The metadata server at its well-known address, `169.254.169.254`, default account.
+    /// Creates a source for the metadata server at its well-known address, `169.254.169.254`.
     ///
-    /// By IP, not by name: no resolver, and no search domain that answers in its place.
+    /// It uses the default account. The address is an IP address, not a name, so neither a resolver nor
+    /// a search domain is involved.
     pub fn new() -> Self {
         Self {
             endpoint: Endpoint::well_known(),
@@ -117,12 +117,12 @@ impl MetadataServer {
         }
     }
 
-    /// Like [`new`](Self::new), but at the address in `GCE_METADATA_HOST` if that is set.
+    /// Like [`new`](Self::new), but uses the address in `GCE_METADATA_HOST` if that is set.
     ///
     /// # Errors
     ///
     /// The variable is set to something that is not `host`, `host:port` or `http://host:port`. The
-    /// empty string is an error as well, never a silent return to the real server.
+    /// empty string is an error as well, never a silent fallback to the real server.
     pub fn from_env() -> Result<Self, ConfigError> {
         let mut builder = Self::builder();
         match env::var(HOST_VARIABLE) {
@@ -140,13 +140,14 @@ impl MetadataServer {
         builder.build()
     }
 
-    /// The domain of the universe this instance is in, for
-    /// [`Destinations::universe`](crate::Destinations::universe): `googleapis.com`, unless it belongs
-    /// to a sovereign cloud.
+    /// Returns the domain of the universe that this instance is in.
     ///
-    /// One exchange of at most 3 s, each time it is called; the answer does not change while the
-    /// instance runs, so ask once and keep it. A server that has no such path, or nothing at it, is
-    /// one of `googleapis.com`.
+    /// It is meant for [`Destinations::universe`](crate::Destinations::universe), and is
+    /// `googleapis.com` unless the instance belongs to a sovereign cloud.
+    ///
+    /// Each call is one exchange of at most 3 s. The result does not change while the instance runs, so
+    /// call this once and keep it. If the server does not have the path, or has nothing at it, the
+    /// universe is `googleapis.com`.
     ///
     /// ```no_run
     /// use tower_scoped_auth::{Destinations, MetadataServer, ScopedAuthLayer};
@@ -161,11 +162,11 @@ impl MetadataServer {
     ///
     /// # Errors
     ///
-    /// The server cannot be reached, takes longer than 3 s, answers anything but 200 and 404, answers
-    /// either without `Metadata-Flavor: Google` (unless that is
-    /// [optional](MetadataServerBuilder::flavor_optional)), or what it says is no domain name; also,
-    /// there is no Tokio runtime, or one without time or I/O. Nothing is concluded from any of
-    /// these, and nothing remembered: call again.
+    /// The server cannot be reached, takes longer than 3 s, responds with anything but 200 and 404, or
+    /// responds without `Metadata-Flavor: Google` (unless that is
+    /// [optional](MetadataServerBuilder::flavor_optional)); the response is not a domain name; or there
+    /// is no Tokio runtime, or one without time or I/O. In none of these cases is anything inferred or
+    /// remembered: call again.
     pub async fn universe_domain(&self) -> Result<String, AuthError> {
         if Handle::try_current().is_err() {
             return Err(AuthError::no_runtime());
@@ -179,7 +180,7 @@ impl MetadataServer {
             })
         };
         // The only way to find out whether the runtime was built with `enable_time` and `enable_io`:
-        // Tokio's timers and sockets panic without.
+        // without them, Tokio's timers and sockets panic.
         match caught(exchange, |_| Err(AuthError::no_runtime())).await {
             Ok(answer) => universe::domain(&answer.body),
             Err(error) if error.status() == Some(404) => Ok(universe::DEFAULT.to_owned()),
@@ -193,7 +194,7 @@ impl MetadataServer {
         scopes: &Scopes,
     ) -> Result<Token, AuthError> {
         if self.verify_scopes && !scopes.is_empty() {
-            // First, so that no token is minted that will not be used.
+            // First, so that no token is minted only to be discarded.
             let granted = self.get(Entry::Scopes).await?;
             granted::check(scopes, &granted.body)?;
         }
@@ -214,7 +215,7 @@ impl MetadataServer {
         exchange::get(&self.endpoint, &self.account, entry, self.flavor_required).await
     }
 
-    /// Once: what the instance has does not change from fetch to fetch.
+    /// Logged once: the instance's scopes do not change between fetches.
     #[cold]
     fn warn_of_ignored_scopes(&self, request: &TokenRequest) {
         if !self.warned.swap(true, Ordering::Relaxed) {
@@ -228,7 +229,7 @@ impl MetadataServer {
         }
     }
 
-    /// Another address, another account.
+    /// Returns a builder, to choose another address or account.
     pub fn builder() -> MetadataServerBuilder {
         MetadataServerBuilder::default()
     }

@@ -1,11 +1,11 @@
 //! Query values as the metadata server takes them: percent-encoded (RFC 3986, section 2.1).
 //!
-//! Pure, and stricter than any server asks for: whatever is not unreserved is escaped, so that no
-//! scope or audience can change the path or the query it stands in.
+//! Pure, and stricter than any server requires: everything that is not unreserved is escaped, so that
+//! no scope or audience can change the path or the query it is part of.
 
 use crate::token::request::Scopes;
 
-/// One value that is a list, `a%2Cb`.
+/// A list as one value, `a%2Cb`.
 pub(super) fn scopes(scopes: &Scopes) -> String {
     let mut value = String::new();
     for scope in scopes.iter() {
@@ -17,7 +17,7 @@ pub(super) fn scopes(scopes: &Scopes) -> String {
     value
 }
 
-/// One value that is one text.
+/// A text as one value.
 pub(super) fn value(text: &str) -> String {
     let mut value = String::new();
     encode_into(&mut value, text);

@@ -2,10 +2,10 @@
 
 use crate::error::{AuthError, Kind};
 
-/// Where there is no such path, or nothing at it: servers older than universes, and GKE's.
+/// Used if there is no such path, or nothing at it: servers older than universes, and GKE's.
 pub(super) const DEFAULT: &str = "googleapis.com";
 
-/// Longest name the DNS has.
+/// The longest DNS name.
 const LONGEST: usize = 253;
 
 pub(super) fn domain(body: &[u8]) -> Result<String, AuthError> {
