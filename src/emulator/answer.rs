@@ -1,7 +1,7 @@
-//! An answer before it is bytes, and how it becomes bytes.
+//! A response before it is bytes, and how it is serialised.
 //!
-//! Knows how HTTP/1.1 responses are written and which headers the metadata server puts on every
-//! one of them; does not know why a particular answer was chosen.
+//! Knows how HTTP/1.1 responses are written and which headers the metadata server puts on every one of
+//! them; does not know why a particular response was chosen.
 
 use std::fmt::{self, Write as _};
 use std::hash::{DefaultHasher, Hash, Hasher};
@@ -10,16 +10,16 @@ use std::time::{Duration, SystemTime};
 use http::StatusCode;
 use serde_json::json;
 
-/// A response, whatever made it: the metadata tree, the mint or a fault.
+/// A response from any origin: the metadata tree, the mint or a fault.
 ///
-/// Headers are text and written as given, because a fault may want to send nonsense.
+/// Headers are text and written as given, because a fault may want to send malformed ones.
 #[derive(Clone, PartialEq, Eq)]
 pub(super) struct Answer {
     pub(super) status: u16,
     pub(super) content_type: &'static str,
     pub(super) headers: Vec<(&'static str, String)>,
     pub(super) body: String,
-    /// Whether to say `Metadata-Flavor: Google`, as the real server does on errors too.
+    /// Whether to send `Metadata-Flavor: Google`, as the real server does on errors too.
     pub(super) flavor: bool,
 }
 
@@ -42,7 +42,7 @@ impl Answer {
         }
     }
 
-    /// JSON of somebody else's: Google's servers of keys are no metadata servers.
+    /// JSON from another server: Google's key servers are not metadata servers.
     pub(super) fn foreign(body: String) -> Self {
         Self {
             flavor: false,
@@ -54,14 +54,14 @@ impl Answer {
     pub(super) fn token(secret: &str, left: Duration) -> Self {
         let body = json!({
             "access_token": secret,
-            // Whole seconds, rounded down: never more than is left.
+            // Whole seconds, rounded down: never more than the token has left.
             "expires_in": left.as_secs(),
             "token_type": "Bearer",
         });
         Self::json(body.to_string())
     }
 
-    /// An ID token: a bare JWT, no JSON around it, and no newline behind it.
+    /// An ID token: a bare JWT, without JSON around it or a trailing newline.
     pub(super) fn id_token(jwt: String) -> Self {
         Self {
             content_type: "text/html; charset=UTF-8",
@@ -101,8 +101,8 @@ impl Answer {
         .with_header("ETag", tag)
     }
 
-    /// The bytes to send; `server` is who says so. `head_only` leaves the body out but keeps its headers, as `HEAD` wants;
-    /// `close` announces that the connection ends here.
+    /// The bytes to send; `server` is the value of the `Server` header. `head_only` leaves the body out
+    /// but keeps its headers, as required for `HEAD`; `close` announces that the connection ends here.
     pub(super) fn render(
         &self,
         server: &str,
@@ -126,8 +126,8 @@ impl Answer {
         header("Server", &server);
         header("X-XSS-Protection", &"0");
         header("X-Frame-Options", &"SAMEORIGIN");
-        // These statuses end with their head whatever it says; a body would be read as the start
-        // of the next response.
+        // Responses with these statuses end after the head, whatever it says; a body would be read as
+        // the start of the next response.
         let bodiless = matches!(self.status, 100..=199 | 204 | 304);
         if !bodiless {
             header("Content-Length", &self.body.len());

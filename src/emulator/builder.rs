@@ -1,4 +1,4 @@
-//! `EmulatorBuilder`: what the emulated machine is, and how its tokens live. Checks, then starts.
+//! `EmulatorBuilder`: the emulated machine and the lifetime of its tokens. Checks, then starts.
 
 use std::{
     io,
@@ -31,10 +31,10 @@ pub struct EmulatorBuilder {
     observer: Option<Observer>,
 }
 
-/// What an access token's life is on Google Cloud, give or take a second.
+/// The lifetime of an access token on Google Cloud, give or take a second.
 const DEFAULT_LIFETIME: Duration = Duration::from_secs(3600);
 
-/// GCE's habit; serverless platforms have 240 s.
+/// As on GCE; serverless platforms use 240 s.
 const DEFAULT_REMINT_AT: Duration = Duration::from_secs(300);
 
 /// `expires_in` is written in whole seconds.
@@ -53,38 +53,40 @@ impl EmulatorBuilder {
         }
     }
 
-    /// How long a token lives from when it is minted, ID tokens included. Default: 3,600 s; at least 1 s.
+    /// Sets how long a token lives after it is minted, ID tokens included. Default: 3,600 s; at least
+    /// 1 s.
     pub fn token_lifetime(mut self, lifetime: Duration) -> Self {
         self.lifetime = lifetime;
         self
     }
 
-    /// The same token is answered until this much of its life is left. Default: 300 s, as on GCE;
-    /// at most half the lifetime, whatever is given.
+    /// Sets how much lifetime must be left for a token to be served again. Default: 300 s, as on GCE.
+    ///
+    /// A token with this much or less left is replaced. The value is capped at half the lifetime.
     pub fn remint_at(mut self, left: Duration) -> Self {
         self.remint_at = left;
         self
     }
 
-    /// Where to listen. Default: a free port of `127.0.0.1`.
+    /// Sets where to listen. Default: a free port of `127.0.0.1`.
     pub fn bind(mut self, addr: SocketAddr) -> Self {
         self.bind = addr;
         self
     }
 
-    /// The project's id. Default: `test-project`.
+    /// Sets the project's ID. Default: `test-project`.
     pub fn project_id(mut self, id: impl Into<String>) -> Self {
         self.site.project_id = id.into();
         self
     }
 
-    /// The default service account's e-mail address.
+    /// Sets the default service account's e-mail address.
     pub fn email(mut self, email: impl Into<String>) -> Self {
         self.site.email = email.into();
         self
     }
 
-    /// What `…/scopes` lists. Default: `cloud-platform` and `userinfo.email`.
+    /// Sets what `…/scopes` lists. Default: `cloud-platform` and `userinfo.email`.
     pub fn scopes<I>(mut self, scopes: I) -> Self
     where
         I: IntoIterator,
@@ -94,45 +96,47 @@ impl EmulatorBuilder {
         self
     }
 
-    /// What `universe/universe-domain` says. Default: `googleapis.com`.
+    /// Sets the value of `universe/universe-domain`. Default: `googleapis.com`.
     pub fn universe_domain(mut self, domain: impl Into<String>) -> Self {
         self.site.universe_domain = domain.into();
         self
     }
 
-    /// Whether `?scopes=` makes a token of its own, as on Cloud Run (the default), or is accepted
-    /// and ignored, as on GCE. The `Server` header of every answer says which it is, as there.
+    /// Sets whether `?scopes=` mints a separate token, as on Cloud Run (the default), or is accepted
+    /// and ignored, as on GCE. As on the real servers, the `Server` header of every response says
+    /// which.
     pub fn honour_scopes(mut self, honour: bool) -> Self {
         self.site.honour_scopes = honour;
         self
     }
 
-    /// Serves this cache's tokens, with what is left of their lives, in place of random ones.
+    /// Serves this cache's tokens, with their remaining lifetime, instead of random ones.
     ///
-    /// For local development with one's own account: programs that know only the metadata server get
-    /// real tokens from it. They are real: whoever reaches the port can use them, every user of the
-    /// machine included. So they are served on loopback only, and only to requests whose `Host` is an
-    /// address or a metadata server's name (a web page could be made to come from elsewhere).
+    /// For local development with your own account: programs that know only the metadata server get
+    /// real tokens from it. Anyone who can reach the port can use them, including every user of the
+    /// machine. They are therefore served on loopback only, and only to requests whose `Host` is an
+    /// address or a metadata server's name (a web page could be made to appear to come from elsewhere).
     ///
-    /// When the cache has no token the answer is 503, with the error as its body. Lifetime, rotation
-    /// and revocation of this emulator do not touch such tokens, and
-    /// [`generation_of`](Emulator::generation_of) knows none of them.
+    /// If the cache has no token, the response is a 503 with the error as its body. Lifetime, rotation
+    /// and revocation of this emulator do not affect such tokens, and
+    /// [`generation_of`](Emulator::generation_of) does not know them.
     pub fn tokens_from(mut self, cache: TokenCache) -> Self {
         self.tokens = Some(cache);
         self
     }
 
-    /// Serves real tokens to whoever reaches the address, not on loopback only: everybody on that
-    /// network can then do what the tokens allow. An error at the start without
-    /// [`tokens_from`](Self::tokens_from).
+    /// Serves real tokens to anyone who can reach the address, not on loopback only.
+    ///
+    /// Everybody on that network can then do what the tokens allow. Without
+    /// [`tokens_from`](Self::tokens_from), this is an error at the start.
     pub fn danger_serve_real_tokens_to_the_network(mut self) -> Self {
         self.exposed = true;
         self
     }
 
-    /// Calls `told` with each request and the status of its answer, on the server's own thread.
+    /// Calls `told` with each request and the status of its response, on the server's own thread.
     ///
-    /// Requests that end without an answer (some faults) are not told of.
+    /// It is not called for requests that end without a response (some faults).
     pub fn on_answer(
         mut self,
         told: impl Fn(&RecordedRequest, u16) + Send + Sync + 'static,
@@ -141,13 +145,13 @@ impl EmulatorBuilder {
         self
     }
 
-    /// Starts the server on a thread of its own. Needs no runtime.
+    /// Starts the server on a separate thread. Needs no runtime.
     ///
     /// # Errors
     ///
-    /// `InvalidInput` for a lifetime below 1 s, an e-mail address that is none, real tokens on an
-    /// address that is not loopback, or leave to serve real tokens where there are none; otherwise what the operating system says, such as that the
-    /// address is in use.
+    /// `InvalidInput` for a lifetime below 1 s, an invalid e-mail address, real tokens on an address
+    /// that is not loopback, or permission to serve real tokens where there are none. Otherwise the
+    /// operating system's error, such as that the address is in use.
     pub fn start_blocking(self) -> io::Result<Emulator> {
         self.check()
             .map_err(|error| io::Error::new(io::ErrorKind::InvalidInput, error))?;
@@ -171,11 +175,11 @@ impl EmulatorBuilder {
         })
     }
 
-    /// [`start_blocking`](Self::start_blocking), which does not block for long, for `async` code.
+    /// Like [`start_blocking`](Self::start_blocking), for `async` code. It does not block for long.
     ///
     /// # Errors
     ///
-    /// The same.
+    /// The same as for [`start_blocking`](Self::start_blocking).
     pub async fn start(self) -> io::Result<Emulator> {
         self.start_blocking()
     }

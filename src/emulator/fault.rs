@@ -1,6 +1,7 @@
 //! Faults: what goes wrong, how often, and for how long.
 //!
-//! A description and a queue of them. Knows nothing of sockets; `server.rs` acts on what is picked.
+//! Describes faults and queues them. Knows nothing of sockets; `server.rs` acts on the fault that is
+//! picked.
 
 use std::{
     collections::VecDeque,
@@ -10,12 +11,12 @@ use std::{
 
 use super::answer::Answer;
 
-/// Something that goes wrong with requests to an [`Emulator`](super::Emulator).
+/// A failure to inject into requests to an [`Emulator`](super::Emulator).
 ///
-/// Once, unless [`times`](Self::times), [`for_duration`](Self::for_duration) or
-/// [`forever`](Self::forever) says otherwise; requests for access tokens and ID tokens only, unless
-/// [`on_path`](Self::on_path) or [`on_every_path`](Self::on_every_path). Faults are used up in the
-/// order of their installation.
+/// A fault applies once, unless [`times`](Self::times), [`for_duration`](Self::for_duration) or
+/// [`forever`](Self::forever) says otherwise. It applies only to requests for access tokens and ID
+/// tokens, unless [`on_path`](Self::on_path) or [`on_every_path`](Self::on_every_path) is set. Faults
+/// are used up in the order in which they were installed.
 ///
 /// ```
 /// use std::time::Duration;
@@ -32,23 +33,23 @@ pub struct Fault {
     place: Place,
 }
 
-/// Which requests a fault is for.
+/// Which requests a fault applies to.
 #[derive(Clone, Debug)]
 enum Place {
     Tokens,
-    /// Paths that end so.
+    /// Paths with this ending.
     End(String),
     Everywhere,
 }
 
-/// What is to be done in place of, or before, the usual answer.
+/// What to do instead of, or before, the usual response.
 #[derive(Clone)]
 pub(super) enum Action {
     Answer(Answer),
     WithoutFlavor,
     Delay(Duration),
     Hang,
-    /// Some bytes, which may be none, and the end of the connection.
+    /// Sends these bytes (possibly none), then ends the connection.
     Bytes(Vec<u8>),
     Reset,
     Endless,
@@ -60,7 +61,7 @@ impl Fault {
         Self::new(Action::Answer(Answer::status(status)))
     }
 
-    /// Answers 200, JSON by its header, with this body.
+    /// Answers 200, with a JSON content type and this body.
     pub fn body(body: impl Into<String>) -> Self {
         Self::new(Action::Answer(Answer::json(body.into())))
     }
@@ -72,17 +73,17 @@ impl Fault {
         ))
     }
 
-    /// Answers as usual, without `Metadata-Flavor: Google`.
+    /// Answers as usual, but without `Metadata-Flavor: Google`.
     pub fn without_flavor() -> Self {
         Self::new(Action::WithoutFlavor)
     }
 
-    /// Answers as usual, later.
+    /// Answers as usual, after `delay`.
     pub fn delay(delay: Duration) -> Self {
         Self::new(Action::Delay(delay))
     }
 
-    /// Reads the request and says nothing, until the client goes away.
+    /// Reads the request and sends nothing, until the client disconnects.
     pub fn hang() -> Self {
         Self::new(Action::Hang)
     }
@@ -92,12 +93,12 @@ impl Fault {
         Self::raw(Vec::new())
     }
 
-    /// Closes the connection in the middle of the answer's head.
+    /// Closes the connection in the middle of the response head.
     pub fn cut_in_head() -> Self {
         Self::raw(&b"HTTP/1.1 200 OK\r\nMetadata-Flavor: Goo"[..])
     }
 
-    /// Closes the connection after 18 of 500 bytes of the answer's body.
+    /// Closes the connection after 18 of 500 bytes of the response body.
     pub fn cut_in_body() -> Self {
         Self::raw(
             &b"HTTP/1.1 200 OK\r\nMetadata-Flavor: Google\r\nContent-Type: application/json\r\n\
@@ -110,7 +111,7 @@ impl Fault {
         Self::new(Action::Reset)
     }
 
-    /// Sends exactly these bytes, and closes the connection.
+    /// Sends exactly these bytes, then closes the connection.
     pub fn raw(bytes: impl Into<Vec<u8>>) -> Self {
         Self::new(Action::Bytes(bytes.into()))
     }
@@ -120,44 +121,45 @@ impl Fault {
         Self::new(Action::Endless)
     }
 
-    /// Adds `Retry-After` to an answer of this fault's own.
+    /// Adds `Retry-After` to a response that the fault itself sends.
     pub fn retry_after(self, value: impl Into<String>) -> Self {
         self.answering(|answer| answer.with_header("Retry-After", value))
     }
 
-    /// Replaces the body of an answer of this fault's own, such as that of [`status`](Self::status).
+    /// Replaces the body of a response that the fault itself sends, such as that of
+    /// [`status`](Self::status).
     pub fn with_body(self, body: impl Into<String>) -> Self {
         self.answering(|answer| answer.with_body(body))
     }
 
-    /// For so many requests.
+    /// Applies to this many requests.
     pub fn times(mut self, times: u64) -> Self {
         self.times = Some(times);
         self.lasts = None;
         self
     }
 
-    /// For so long from its installation, however many requests come.
+    /// Applies for this long after installation, however many requests arrive.
     pub fn for_duration(mut self, lasts: Duration) -> Self {
         self.lasts = Some(lasts);
         self.times = None;
         self
     }
 
-    /// Until [`Emulator::heal`](super::Emulator::heal).
+    /// Applies until [`Emulator::heal`](super::Emulator::heal).
     pub fn forever(mut self) -> Self {
         self.times = None;
         self.lasts = None;
         self
     }
 
-    /// For requests whose path ends so, such as `/scopes`, in place of requests for tokens.
+    /// Applies to requests whose path ends in `end`, such as `/scopes`, instead of requests for tokens.
     pub fn on_path(mut self, end: impl Into<String>) -> Self {
         self.place = Place::End(end.into());
         self
     }
 
-    /// For requests of every kind, where it would be requests for tokens only.
+    /// Applies to requests of every kind, instead of requests for tokens only.
     pub fn on_every_path(mut self) -> Self {
         self.place = Place::Everywhere;
         self
@@ -215,7 +217,7 @@ impl Faults {
         self.queue.clear();
     }
 
-    /// The action of the first fault that applies, which is then used up by one.
+    /// Returns the action of the first fault that applies, and uses that fault up by one.
     pub(super) fn pick(&mut self, path: &str, is_token: bool, now: Instant) -> Option<Action> {
         self.queue.retain(|(fault, since)| {
             fault.times != Some(0)

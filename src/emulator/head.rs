@@ -1,11 +1,11 @@
 //! Request heads: finding where one ends in a buffer, and reading it.
 //!
-//! Knows HTTP/1.x request syntax. Does no I/O and knows no path.
+//! Knows HTTP/1.x request syntax. Does no I/O and knows no paths.
 
 use http::header::{CONNECTION, CONTENT_LENGTH, HeaderName, HeaderValue, TRANSFER_ENCODING};
 use http::{HeaderMap, Method, Uri};
 
-/// Longest head that is read, in bytes.
+/// The longest head that is read, in bytes.
 pub(super) const MAX_HEAD: usize = 64 * 1024;
 
 /// A request up to the blank line.
@@ -19,13 +19,13 @@ pub(super) struct Head {
     http_10: bool,
 }
 
-/// What a buffer of received bytes amounts to.
+/// What the received bytes in a buffer amount to.
 pub(super) enum Progress {
     /// A head, with its bytes taken out of the buffer.
     Complete(Box<Head>),
     /// More has to arrive.
     Partial,
-    /// No head will come of this; the status to refuse it with.
+    /// The bytes cannot become a head; holds the status to refuse them with.
     Refused(u16),
 }
 
@@ -67,7 +67,7 @@ fn parse(raw: Vec<u8>) -> Option<Head> {
         let colon = line.iter().position(|byte| *byte == b':')?;
         let (name, value) = line.split_at_checked(colon)?;
         let value = value.strip_prefix(b":")?.trim_ascii();
-        // The map refuses to grow past a fixed number of names, which is no head either.
+        // The map refuses to grow past a fixed number of names; such a head is refused too.
         headers
             .try_append(
                 HeaderName::from_bytes(name).ok()?,

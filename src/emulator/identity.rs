@@ -8,22 +8,22 @@ use serde_json::{Map, Value, json};
 
 use super::site::{INSTANCE, INSTANCE_ID, PROJECT_NUMBER, Site, ZONE};
 
-/// The issuer of every ID token of Google's.
+/// The issuer of all of Google's ID tokens.
 const ISSUER: &str = "https://accounts.google.com";
 
-/// A service account's unique id; a real one has 21 digits, too.
+/// A service account's unique ID; a real one has 21 digits, too.
 const SUBJECT: &str = "100000000000000000001";
 
-/// When the instance was made, in seconds since 1970: any moment in the past will do.
+/// When the instance was created, in seconds since 1970; any moment in the past will do.
 const INSTANCE_MADE: u64 = 1_700_000_000;
 
-/// A public image's.
+/// That of a public image.
 const LICENCE: &str = "1000207";
 
-/// What every ID token says.
+/// The claims of every ID token.
 ///
-/// Google's have no `jti`. These do, so that no two are equal: the signature has nothing random in
-/// it.
+/// Google's have no `jti`. These do, so that no two are equal, because the signature has no random
+/// part.
 pub(super) fn claims(
     audience: &str,
     number: u64,
@@ -34,7 +34,7 @@ pub(super) fn claims(
     let claims = [
         ("aud", json!(audience)),
         ("azp", json!(SUBJECT)),
-        // Whole seconds, rounded down: never more than is left.
+        // Whole seconds, rounded down: never more than the token has left.
         ("exp", json!(since_1970.saturating_add(lifetime).as_secs())),
         ("iat", json!(since_1970.as_secs())),
         ("iss", json!(ISSUER)),

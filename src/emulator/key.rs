@@ -1,4 +1,4 @@
-//! The RSA key that ID tokens are signed with, and what the world may know of it.
+//! The RSA key that signs ID tokens, and its public half.
 //!
 //! Knows JWS (RFC 7515) and JWK (RFC 7517); does not know what a claim means.
 
@@ -11,17 +11,17 @@ use aws_lc_rs::{
 use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD as BASE64URL};
 use serde_json::{Value, json};
 
-/// Of one emulator: no token of another one verifies against it.
+/// The key of one emulator: no token of another one verifies against it.
 pub(super) struct Key {
     pair: KeyPair,
     id: String,
 }
 
-/// Bytes of a digest in a key's id; Google's ids have 40 hexadecimal digits.
+/// Bytes of the digest used as a key's ID; Google's IDs have 40 hexadecimal digits.
 const ID_BYTES: usize = 20;
 
 impl Key {
-    /// Takes about a tenth of a second of a processor. `None` if the machine has no entropy.
+    /// Takes about a tenth of a second of CPU time. `None` if the machine has no entropy.
     pub(super) fn generate() -> Option<Self> {
         let pair = KeyPair::generate(KeySize::Rsa2048).ok()?;
         let digest = digest::digest(&digest::SHA256, pair.public_key().as_ref());
@@ -46,7 +46,7 @@ impl Key {
         Some(token)
     }
 
-    /// The public half, as one of a set.
+    /// The public half, as a member of a JWK set.
     pub(super) fn jwk(&self) -> Value {
         let key = self.pair.public_key();
         let number = |bytes: &[u8]| BASE64URL.encode(bytes);

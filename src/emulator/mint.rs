@@ -1,16 +1,16 @@
-//! Which token is answered now, and what became of the ones answered before.
+//! Which token is served now, and what became of earlier ones.
 //!
-//! Pure with respect to time: every call is told what time it is. Knows lifetimes, what tokens are
-//! cached under, and generations; knows nothing of HTTP, accounts or sockets, nor how an ID token
+//! Pure with respect to time: every call is given the current time. Knows lifetimes, the keys tokens
+//! are cached under, and generations; knows nothing of HTTP, accounts or sockets, nor how an ID token
 //! is made.
 
 use std::collections::{BTreeSet, HashMap, VecDeque};
 use std::time::{Duration, Instant};
 
-/// Scopes in no particular order: `?scopes=a,b` and `?scopes=b,a` share one cached token.
+/// Scopes without an order: `?scopes=a,b` and `?scopes=b,a` share one cached token.
 pub(super) type ScopeSet = BTreeSet<String>;
 
-/// What a token is for, and therefore what it is cached under.
+/// What a token is for, and therefore the key it is cached under.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) enum Want {
     Access(ScopeSet),
@@ -23,7 +23,7 @@ pub(super) enum Want {
     },
 }
 
-/// Tokens remembered at most, so that a server left running does not grow without end.
+/// The maximum number of tokens remembered, so that a server left running does not grow without bound.
 const REMEMBERED: usize = 10_000;
 
 /// Random characters in a token, after the prefix.
@@ -40,7 +40,7 @@ pub(super) struct Mint {
     order: VecDeque<String>,
 }
 
-/// What is remembered of a minted token.
+/// What is remembered about a minted token.
 struct Known {
     generation: u64,
     minted_at: Instant,
@@ -48,17 +48,18 @@ struct Known {
     revoked: bool,
 }
 
-/// A token as it goes out now.
+/// A token as it is served now.
 pub(super) struct Served {
     pub(super) secret: String,
     pub(super) left: Duration,
 }
 
 impl Mint {
-    /// Tokens live `lifetime`; one that has `remint_at` or less left is no longer served.
+    /// Creates a mint whose tokens live `lifetime`; one with `remint_at` or less left is no longer
+    /// served.
     ///
-    /// The window is at most half the lifetime. Otherwise a server with short-lived tokens would
-    /// never serve one twice, and the same-token answers clients must cope with would not occur.
+    /// The window is at most half the lifetime. Otherwise a server with short-lived tokens would never
+    /// serve one twice, and clients would not see the repeated tokens that they must cope with.
     pub(super) fn new(lifetime: Duration, remint_at: Duration) -> Self {
         Self {
             lifetime,
@@ -70,12 +71,12 @@ impl Mint {
         }
     }
 
-    /// The access token for `scopes`: the cached one while it lasts, else a new one.
+    /// The access token for `scopes`: the cached one while it is valid, else a new one.
     pub(super) fn serve(&mut self, scopes: ScopeSet, now: Instant) -> Served {
         self.serve_made(Want::Access(scopes), now, |_, _| random())
     }
 
-    /// The token for `want`. A new one is made of its generation and its lifetime.
+    /// The token for `want`. `make` builds a new one from its generation and lifetime.
     pub(super) fn serve_made(
         &mut self,
         want: Want,
@@ -101,7 +102,7 @@ impl Mint {
         }
     }
 
-    /// Which mint `secret` came from, counted from 1 over tokens of all kinds.
+    /// The sequence number of `secret`, counted from 1 over tokens of all kinds.
     pub(super) fn generation_of(&self, secret: &str) -> Option<u64> {
         self.known.get(secret).map(|known| known.generation)
     }
@@ -111,19 +112,19 @@ impl Mint {
         !revoked && !self.left(secret, now).is_zero()
     }
 
-    /// Forgets what is cached; tokens already handed out keep their lives.
+    /// Forgets the cached tokens; those already handed out keep their lifetimes.
     pub(super) fn rotate(&mut self) {
         self.current.clear();
     }
 
-    /// Makes `secret` invalid, but goes on serving it: the real server is not told either.
+    /// Makes `secret` invalid but keeps serving it: the real server is not told of a revocation either.
     pub(super) fn revoke(&mut self, secret: &str) {
         if let Some(known) = self.known.get_mut(secret) {
             known.revoked = true;
         }
     }
 
-    /// Ends the life of every token minted so far.
+    /// Expires every token minted so far.
     pub(super) fn expire_all(&mut self) {
         for known in self.known.values_mut() {
             known.expired = true;
@@ -148,7 +149,7 @@ impl Mint {
         }
     }
 
-    /// How much of its life `secret` has left; nothing if it was never minted here.
+    /// How much lifetime `secret` has left; none if it was never minted here.
     fn left(&self, secret: &str, now: Instant) -> Duration {
         match self.known.get(secret) {
             Some(known) if !known.expired => self
@@ -159,7 +160,7 @@ impl Mint {
     }
 }
 
-/// An access token: opaque, and opens nothing.
+/// A random access token: opaque, and of no use anywhere.
 fn random() -> String {
     let random = std::iter::repeat_with(fastrand::alphanumeric).take(RANDOM);
     "ya29.emulated-".chars().chain(random).collect()

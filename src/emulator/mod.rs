@@ -1,8 +1,8 @@
 //! An in-process metadata server, for tests, examples and local development (feature `emulator`).
 //!
-//! It is faithful to the protocol of the real one as clients see it: which headers it wants and
-//! sends, which paths there are, that it answers the same token until little of its life is left.
-//! And it fails on demand ([`Fault`]), which the real one does not.
+//! It follows the protocol of the real server as clients see it: which headers it requires and sends,
+//! which paths exist, and that it returns the same token until little of its lifetime is left. It can
+//! also fail on demand ([`Fault`]), which the real one cannot.
 //!
 //! ```
 //! # #[tokio::main(flavor = "current_thread")]
@@ -27,20 +27,20 @@
 //!
 //! # What it does not do
 //!
-//! `wait_for_change`, attributes, https. It is no security boundary: whoever reaches its port gets its
-//! tokens. Access tokens are random and open nothing; ID tokens are signed with a key of the
-//! emulator's own, and verify against [`Emulator::jwks`] only.
+//! `wait_for_change`, attributes and https are not supported. It is no security boundary: anyone who
+//! can reach its port can get its tokens. Access tokens are random and of no use anywhere; ID tokens
+//! are signed with the emulator's own key, and verify against [`Emulator::jwks`] only.
 //!
 //! | file | its job |
 //! | --- | --- |
 //! | `builder.rs` | settings, checked |
 //! | `server.rs` | thread, sockets, connections; acts on faults |
-//! | `head.rs`, `target.rs` | a request's bytes, path and query, taken apart |
+//! | `head.rs`, `target.rs` | parse a request's bytes, path and query |
 //! | `routes.rs`, `site.rs`, `mint.rs` | pure: rules, values, tokens |
 //! | `identity.rs`, `key.rs` | an ID token's claims; the key that signs them |
-//! | `answer.rs` | an answer, and its bytes |
-//! | `relay.rs` | real tokens, in place of the mint's |
-//! | `fault.rs`, `record.rs` | what goes wrong; what came |
+//! | `answer.rs` | a response and its bytes |
+//! | `relay.rs` | real tokens instead of the mint's |
+//! | `fault.rs`, `record.rs` | injected failures; recorded requests |
 
 mod answer;
 mod builder;
@@ -71,8 +71,8 @@ use self::{
 
 /// A metadata server that runs until it is dropped.
 ///
-/// It lives on a thread of its own, so it works from any runtime, paused ones included, and from
-/// none. Dropping it closes its sockets and ends the thread before it returns.
+/// It runs on its own thread, so it works from any runtime, including a paused one, and without a
+/// runtime. Dropping it closes its sockets and waits for the thread to end.
 #[must_use = "it stops when it is dropped"]
 pub struct Emulator {
     addr: SocketAddr,
@@ -81,96 +81,100 @@ pub struct Emulator {
 }
 
 impl Emulator {
-    /// Settings, all of which have defaults.
+    /// Returns a builder; all settings have defaults.
     pub fn builder() -> EmulatorBuilder {
         EmulatorBuilder::new()
     }
 
-    /// `http://127.0.0.1:PORT`, for `MetadataServerBuilder::endpoint`.
+    /// Returns `http://127.0.0.1:PORT`, for `MetadataServerBuilder::endpoint`.
     pub fn endpoint(&self) -> String {
         format!("http://{}", self.addr)
     }
 
-    /// `127.0.0.1:PORT`, for `GCE_METADATA_HOST`.
+    /// Returns `127.0.0.1:PORT`, for `GCE_METADATA_HOST`.
     pub fn host(&self) -> String {
         self.addr.to_string()
     }
 
-    /// Where it listens.
+    /// Returns the address that the server listens on.
     pub fn addr(&self) -> SocketAddr {
         self.addr
     }
 
-    /// The URL of a path, which starts with a slash.
+    /// Returns the URL of a path, which must start with a slash.
     pub fn url(&self, path: &str) -> String {
         format!("http://{}{path}", self.addr)
     }
 
-    /// Requests for access tokens so far, those that met a fault included.
+    /// The number of requests for access tokens so far, including those that met a fault.
     pub fn token_requests(&self) -> u64 {
         self.shared.counts.tokens.load(Ordering::SeqCst)
     }
 
-    /// The most requests for access tokens that were being answered at once.
+    /// The largest number of requests for access tokens that were being answered at once.
     pub fn peak_token_requests(&self) -> usize {
         self.shared.counts.tokens_peak.load(Ordering::SeqCst)
     }
 
-    /// Requests for ID tokens so far.
+    /// The number of requests for ID tokens so far.
     pub fn identity_requests(&self) -> u64 {
         self.shared.counts.identities.load(Ordering::SeqCst)
     }
 
-    /// The keys to verify ID tokens with, as a JWK set (RFC 7517).
+    /// Returns the keys to verify ID tokens with, as a JWK set (RFC 7517).
     ///
-    /// There is one RSA key, which no two emulators share. It is made when first needed: by a request
-    /// for an ID token, which then takes about a tenth of a second of a processor longer, or here.
+    /// There is one RSA key, unique to this emulator. It is generated on first use, either here or by a
+    /// request for an ID token, which then takes about a tenth of a second of CPU time longer.
     pub fn jwks(&self) -> String {
         self.shared.routes.jwks()
     }
 
-    /// Where a server finds [`jwks`](Self::jwks): Google's own path, `/oauth2/v3/certs`.
+    /// Returns the URL that serves [`jwks`](Self::jwks), with Google's own path, `/oauth2/v3/certs`.
     pub fn jwks_url(&self) -> String {
         self.url(KEYS)
     }
 
-    /// Connections accepted so far.
+    /// The number of connections accepted so far.
     pub fn connections(&self) -> u64 {
         self.shared.counts.connections.load(Ordering::SeqCst)
     }
 
-    /// Connections open at the moment.
+    /// The number of connections currently open.
     pub fn open_connections(&self) -> usize {
         self.shared.counts.open.load(Ordering::SeqCst)
     }
 
-    /// The last 1,024 requests, oldest first.
+    /// Returns the last 1,024 requests, oldest first.
     pub fn requests(&self) -> Vec<RecordedRequest> {
         self.shared.lock().records.list()
     }
 
-    /// Which mint a token is, counted from 1 over tokens of all kinds; what one can show of a token without showing it.
+    /// Returns a token's generation: its sequence number, from 1, over tokens of all kinds.
+    ///
+    /// This identifies a token without showing it.
     pub fn generation_of(&self, secret: &str) -> Option<u64> {
         self.shared.lock().mint.generation_of(secret)
     }
 
-    /// Minted here, not expired, not revoked: what a Google API would check.
+    /// True if a token was minted here, and is neither expired nor revoked: what a Google API would
+    /// check.
     pub fn is_valid(&self, secret: &str) -> bool {
         self.shared.lock().mint.is_valid(secret, Instant::now())
     }
 
-    /// The next request gets a new token; those handed out keep their lives.
+    /// Makes the next request get a new token; those handed out keep their lifetimes.
     pub fn rotate(&self) {
         self.shared.lock().mint.rotate();
     }
 
-    /// This token is no longer [valid](Self::is_valid). It is answered on, as the real server does,
-    /// which is not told of a revocation either.
+    /// Makes this token no longer [valid](Self::is_valid).
+    ///
+    /// It is still served: the real server is not told of a revocation either.
     pub fn revoke(&self, secret: &str) {
         self.shared.lock().mint.revoke(secret);
     }
 
-    /// Ends the life of all tokens minted so far.
+    /// Expires all tokens minted so far.
     pub fn expire_now(&self) {
         self.shared.lock().mint.expire_all();
     }
@@ -180,7 +184,7 @@ impl Emulator {
         self.shared.lock().faults.install(fault, Instant::now());
     }
 
-    /// Removes all faults. What hangs already goes on hanging.
+    /// Removes all faults. Requests that already hang keep hanging.
     pub fn heal(&self) {
         self.shared.lock().faults.clear();
     }

@@ -1,4 +1,4 @@
-//! The requests that came, kept for whoever wants to look: a bounded list.
+//! The requests received, kept for inspection in a bounded list.
 
 use std::{collections::VecDeque, fmt, sync::Arc};
 
@@ -25,41 +25,41 @@ impl RecordedRequest {
         }
     }
 
-    /// Its method.
+    /// The request's method.
     pub fn method(&self) -> &Method {
         &self.method
     }
 
-    /// Path and query, as written.
+    /// The path and query, as written.
     pub fn uri(&self) -> &Uri {
         &self.uri
     }
 
-    /// Its headers.
+    /// The request's headers.
     pub fn headers(&self) -> &HeaderMap {
         &self.headers
     }
 
-    /// The head byte for byte, the blank line included.
+    /// The request head byte for byte, including the blank line.
     pub fn head(&self) -> &[u8] {
         &self.head
     }
 }
 
-/// The request line: headers may hold what somebody sent by mistake.
+/// Shows the request line only: headers may hold secrets sent by mistake.
 impl fmt::Debug for RecordedRequest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "RecordedRequest({} {})", self.method, self.uri)
     }
 }
 
-/// The last of them.
+/// The most recent requests.
 #[derive(Default)]
 pub(super) struct Records {
     requests: VecDeque<RecordedRequest>,
 }
 
-/// Requests remembered, so that an emulator left running does not grow without end.
+/// The number of requests remembered, so that an emulator left running does not grow without bound.
 pub(super) const REMEMBERED: usize = 1_024;
 
 impl Records {
@@ -75,7 +75,7 @@ impl Records {
     }
 }
 
-/// Who is told of each answer.
+/// The callback that is told of each response.
 #[derive(Clone)]
 pub(super) struct Observer(Arc<Told>);
 

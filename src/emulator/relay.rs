@@ -1,4 +1,4 @@
-//! Real tokens in place of random ones: those of a cache that the builder was given.
+//! Real tokens instead of random ones, from a cache that the builder was given.
 //!
 //! Knows the cache and who may have its tokens; knows no paths and no sockets.
 
@@ -14,11 +14,11 @@ use crate::{
 
 pub(super) struct Relay {
     cache: TokenCache,
-    /// Any name in `Host` is fine.
+    /// Whether any name in `Host` is accepted.
     exposed: bool,
 }
 
-/// What clients call a metadata server, other than by address.
+/// The names, as opposed to addresses, that clients use for a metadata server.
 const NAMES: [&str; 3] = ["localhost", "metadata", "metadata.google.internal"];
 
 impl Relay {
@@ -26,7 +26,7 @@ impl Relay {
         Self { cache, exposed }
     }
 
-    /// The token that `head` asks for, which is `asked`, or why there is none.
+    /// Returns the token that `head` asks for (`asked`), or says why there is none.
     pub(super) async fn answer(
         &self,
         head: &Head,
@@ -44,16 +44,17 @@ impl Relay {
                 Answer::id_token(token.expose_secret().to_owned())
             }
             Ok((token, left)) => Answer::token(token.expose_secret(), left),
-            // What the real server says when it has trouble; clients try again.
+            // What the real server returns when it has problems; clients try again.
             Err(error) => Answer::status(503).with_body(error.on_one_line()),
         }
     }
 }
 
-/// The request was meant for this server, by address or by a metadata server's name.
+/// True if the request was meant for this server, by address or by a metadata server's name.
 ///
-/// A page in the developer's browser can be served from a name that is then made to point here. The
-/// browser takes that for the page's own origin, and lets it send any header; but it says the name.
+/// A page in the developer's browser can be served from a name that is then made to point here (DNS
+/// rebinding). The browser considers that the page's own origin, and lets it send any header; but
+/// `Host` holds the name.
 fn is_ours(head: &Head) -> bool {
     let mut hosts = head.headers.get_all(HOST).iter();
     let (Some(Ok(host)), None) = (hosts.next().map(|host| host.to_str()), hosts.next()) else {

@@ -1,7 +1,7 @@
-//! From a request's head to the answer: the rules of the metadata server.
+//! From a request's head to the response: the rules of the metadata server.
 //!
-//! Pure but for the mint, which is told the time, and the key, which is made when first needed. Knows
-//! HTTP semantics and the protocol's rules; does no I/O and knows no faults.
+//! Pure except for the mint, which is given the time, and the key, which is generated on first use.
+//! Knows HTTP semantics and the protocol's rules; does no I/O and knows no faults.
 
 use std::{
     sync::OnceLock,
@@ -25,7 +25,7 @@ use crate::{
     token::request::{Audience, Scopes, TokenRequest},
 };
 
-/// What kind of request it is, for counting and for faults.
+/// The kind of a request, for counting and for faults.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Kind {
     Token,
@@ -36,7 +36,7 @@ pub(super) enum Kind {
 pub(super) struct Routes {
     site: Site,
     tree: Node,
-    /// `None` inside if it could not be made.
+    /// The inner `None` means that it could not be generated.
     key: OnceLock<Option<Key>>,
 }
 
@@ -45,7 +45,7 @@ pub(super) const KEYS: &str = "/oauth2/v3/certs";
 
 const FLAVOR: &str = "metadata-flavor";
 const FORWARDED: &str = "x-forwarded-for";
-/// The real server's words.
+/// The real server's wording.
 const FLAVOR_MISSING: &str = r#"Missing required header "Metadata-Flavor": "Google""#;
 
 impl Routes {
@@ -58,7 +58,7 @@ impl Routes {
         }
     }
 
-    /// As the `Server` header says. The one takes `?scopes=` to heart, the other does not.
+    /// The value of the `Server` header. One of the two servers honours `?scopes=`, the other does not.
     pub(super) fn server(&self) -> &'static str {
         match self.site.honour_scopes {
             true => "Metadata Server for Serverless",
@@ -66,7 +66,7 @@ impl Routes {
         }
     }
 
-    /// Makes what an answer to this request needs and what takes time to make.
+    /// Prepares whatever the response to this request needs and that takes time to create.
     pub(super) fn prepare(&self, head: &Head) {
         let audience = parameter(head.uri.query(), "audience");
         if self.kind(head) == Kind::Identity && audience.is_some() {
@@ -74,12 +74,12 @@ impl Routes {
         }
     }
 
-    /// Makes it if there is none yet.
+    /// Generates the key if there is none yet.
     fn key(&self) -> Option<&Key> {
         self.key.get_or_init(Key::generate).as_ref()
     }
 
-    /// The public halves of the keys there are, as a JWK set.
+    /// The public halves of the existing keys, as a JWK set.
     pub(super) fn jwks(&self) -> String {
         let keys: Vec<Value> = self.key().map(Key::jwk).into_iter().collect();
         json!({ "keys": keys }).to_string()
@@ -113,7 +113,7 @@ impl Routes {
         }
     }
 
-    /// The token that a request asks for, if it asks for one and keeps the rules.
+    /// The token that a request asks for, if it asks for one and follows the rules.
     pub(super) fn asked(&self, head: &Head) -> Option<Result<TokenRequest, ConfigError>> {
         match self.admit(head).ok()? {
             Node::Token => {
@@ -128,7 +128,7 @@ impl Routes {
         }
     }
 
-    /// The rules that hold for every request, and the place it asks for.
+    /// Applies the rules that hold for every request, and returns the node it asks for.
     fn admit(&self, head: &Head) -> Result<&Node, Answer> {
         if head.method != Method::GET && head.method != Method::HEAD {
             return Err(Answer::status(405).with_header("Allow", "GET, HEAD"));
@@ -141,7 +141,7 @@ impl Routes {
             return Err(Answer::status(403));
         }
         let path = Path::parse(head.uri.path()).ok_or_else(|| Answer::status(404))?;
-        // The root is for finding out whether this is a metadata server at all.
+        // Clients use the root to find out whether this is a metadata server at all.
         if path.segments().next().is_some() {
             match head.headers.get(FLAVOR).map(|flavor| flavor.as_bytes()) {
                 Some(b"Google") => {}
@@ -181,7 +181,7 @@ impl Routes {
             return Answer::status(500).with_body("no key could be made");
         };
         let full = asked("format").eq_ignore_ascii_case("full");
-        // Licences are part of the full format, and of no other.
+        // Licences are part of the full format only.
         let licenses = full && asked("licenses").eq_ignore_ascii_case("true");
         let want = Want::Id {
             audience: audience.clone(),

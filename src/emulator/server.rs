@@ -34,12 +34,12 @@ use super::{
     routes::{Kind, Routes},
 };
 
-/// What connections and the handle share.
+/// What the connections and the handle share.
 pub(super) struct Shared {
     pub(super) routes: Routes,
     pub(super) state: Mutex<State>,
     pub(super) counts: Counts,
-    /// Real tokens, if these are served.
+    /// Real tokens, if they are served.
     pub(super) relay: Option<Relay>,
     pub(super) observer: Option<Observer>,
 }
@@ -62,7 +62,7 @@ pub(super) struct Counts {
 
 impl Shared {
     pub(super) fn lock(&self) -> MutexGuard<'_, State> {
-        // Nothing under this lock leaves the state half changed.
+        // Nothing under this lock can leave the state half changed.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
@@ -115,7 +115,8 @@ fn serve(
         };
         let accepting = async {
             loop {
-                // An error here is one connection's, or a lack of file descriptors that may pass.
+                // An error here concerns one connection, or is a lack of file descriptors that may
+                // pass.
                 match listener.accept().await {
                     Ok((stream, _)) => drop(tokio::spawn(Connection::new(shared).serve(stream))),
                     Err(_) => sleep(ACCEPT_PAUSE).await,
@@ -132,7 +133,7 @@ fn serve(
 
 const ACCEPT_PAUSE: std::time::Duration = std::time::Duration::from_millis(10);
 
-/// Counts itself as open for as long as it lives.
+/// Counts as an open connection for as long as it lives.
 struct Connection {
     shared: Arc<Shared>,
 }
@@ -146,7 +147,7 @@ impl Connection {
         }
     }
 
-    /// To its end; how it ends is the client's affair.
+    /// Serves the connection until it ends; how it ends is up to the client.
     async fn serve(self, mut stream: TcpStream) {
         let mut buffer = Vec::new();
         loop {
@@ -174,7 +175,7 @@ impl Connection {
         }
     }
 
-    /// One request and its answer. True if another request may follow.
+    /// Handles one request and its response. Returns true if another request may follow.
     async fn exchange(&self, stream: &mut TcpStream, head: &Head) -> io::Result<bool> {
         let kind = self.shared.routes.kind(head);
         let _running = Running::new(&self.shared.counts, kind);
@@ -236,7 +237,7 @@ impl Connection {
         {
             return relay.answer(head, asked).await;
         }
-        // Before the lock is taken: whoever only wants to count need not wait for it.
+        // Before taking the lock, so that callers that only read counters need not wait for it.
         routes.prepare(head);
         let mint = &mut self.shared.lock().mint;
         routes.answer(head, mint, Instant::now(), SystemTime::now())

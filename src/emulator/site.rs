@@ -1,4 +1,4 @@
-//! What the emulated machine is: its project, its account, and the tree of values that says so.
+//! The emulated machine: its project, its account, and the tree of values that describes them.
 //!
 //! Pure data. Knows names and how a directory is written as text and as JSON; knows no HTTP.
 
@@ -21,7 +21,7 @@ pub(super) enum Node {
     Text(String),
     Number(u64),
     Lines(Vec<String>),
-    /// Minted when asked for; listed, and left out of recursive answers.
+    /// Minted on request; listed, but left out of recursive responses.
     Token,
     Identity,
 }
@@ -32,7 +32,7 @@ pub(super) const INSTANCE_ID: u64 = 1_234_567_890_123_456_789;
 pub(super) const INSTANCE: &str = "emulated";
 pub(super) const ZONE: &str = "us-central1-a";
 
-/// The name under which an account is found beside its e-mail address.
+/// The name of an account besides its e-mail address.
 const DEFAULT_ACCOUNT: &str = "default";
 
 impl Default for Site {
@@ -51,7 +51,7 @@ impl Default for Site {
 }
 
 impl Site {
-    /// The root of the whole tree.
+    /// The root of the tree.
     pub(super) fn tree(&self) -> Node {
         let project = &self.project_id;
         let instance = directory([
@@ -142,7 +142,8 @@ impl Node {
         }
     }
 
-    /// As `?recursive=true` has it: names in camel case, lists as arrays. `None` for what is minted.
+    /// The node as `?recursive=true` shows it: names in camel case, lists as arrays. `None` for minted
+    /// tokens.
     pub(super) fn json(&self) -> Option<Value> {
         Some(match self {
             Self::Text(text) => json!(text),
@@ -159,7 +160,7 @@ impl Node {
     }
 }
 
-/// `service-accounts` is `serviceAccounts`; an e-mail address stays as it is.
+/// Turns `service-accounts` into `serviceAccounts`; an e-mail address stays as it is.
 fn camel_case(name: &str) -> String {
     if name.contains('@') {
         return name.to_owned();

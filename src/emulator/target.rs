@@ -1,7 +1,6 @@
-//! What a request asks for, taken apart: the path as decoded segments, the query as decoded
-//! parameters.
+//! What a request asks for, parsed: the path as decoded segments, the query as decoded parameters.
 //!
-//! Pure text work. Knows how URIs are written; knows no metadata path and no rule about one.
+//! Pure text processing. Knows how URIs are written; knows no metadata paths or rules.
 
 /// A path without doubled slashes, such as `/computeMetadata/v1/instance/`.
 #[derive(Debug, PartialEq, Eq)]
@@ -51,8 +50,8 @@ pub(super) fn parameter(query: Option<&str>, name: &str) -> Option<String> {
     })
 }
 
-/// Undoes percent-encoding. What is not well-formed stays as it was written: the emulator is
-/// there to show what a client sent, not to guess what it meant.
+/// Undoes percent-encoding. Malformed sequences stay as written: the emulator is there to show what a
+/// client sent, not to guess what it meant.
 fn decode(text: &str, plus_is_space: bool) -> String {
     let mut out = Vec::with_capacity(text.len());
     let mut rest = text.as_bytes();
