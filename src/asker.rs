@@ -1,7 +1,7 @@
-//! `Asker`: whose request it is, as far as a 401 to it is concerned.
+//! `Asker`: which origin a 401 is attributed to.
 //!
-//! A number and nothing else: both the request's road, which makes it of an origin, and the token's road,
-//! which remembers it, know this.
+//! Just a number, known to both sides: the request side computes it from an origin, and the token side
+//! remembers it.
 
 use std::num::NonZeroU64;
 

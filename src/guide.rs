@@ -1,21 +1,21 @@
 //! The guide: the pages of `docs/`, as modules.
 //!
-//! Each page is one file that is read on GitHub and here, and its code is compiled and run with the
-//! other tests. Start with [where to place the layer](placement) and [your client](clients); before
-//! it goes to production, read [what happens when](what_happens) and [the limitations](limitations).
+//! Each page is one file that is read both on GitHub and here, and its code is compiled and run with
+//! the other tests. Start with [where to place the layer](placement) and [your client](clients); before
+//! going to production, read [what happens when](what_happens) and [the limitations](limitations).
 //!
 //! | page | answers |
 //! | --- | --- |
 //! | [`placement`] | where in a stack does it go? |
-//! | [`clients`] | how is my client wrapped: hyper-util, reqwest, tonic, an axum handler's? |
-//! | [`integrations`] | and kube, object_store, reqwest-middleware? |
-//! | [`platforms`] | what is different on Cloud Run, GKE, a virtual machine, my desk? |
-//! | [`sources`] | which source for which place? |
-//! | [`local_development`] | and on my desk, where there is no metadata server? |
+//! | [`clients`] | how do I wrap my client: hyper-util, reqwest, tonic, an axum handler's? |
+//! | [`integrations`] | what about kube, object_store, reqwest-middleware? |
+//! | [`platforms`] | what is different on Cloud Run, GKE, a virtual machine, my laptop? |
+//! | [`sources`] | which source for which environment? |
+//! | [`local_development`] | what do I use on my laptop, where there is no metadata server? |
 //! | [`testing`] | how do I test code that uses it? |
 //! | [`observability`] | what do logs, metrics and a health check show? |
-//! | [`custom_sources`] | how do I write a source of my own, with tests? |
-//! | [`migration`] | I have something else now: what changes? |
+//! | [`custom_sources`] | how do I write my own source, with tests? |
+//! | [`migration`] | what changes if I use something else now? |
 //! | [`what_happens`] | what does a caller see when the metadata server, the machine, the API fails? |
 //! | [`what_it_costs`] | what does a request, a token, a herd, a build cost? |
 //! | [`fleet`] | what do thousands of processes do to a node? |
@@ -28,8 +28,8 @@
 //!
 //! [reliability]: https://github.com/tower-scoped-auth/tower-scoped-auth/blob/main/docs/reliability.md
 
-/// One page. Its own link definitions stand at the end of the file, for GitHub; the first definition
-/// of a name counts (CommonMark, 4.7), so here the names lead to the items themselves.
+/// One page. Its own link definitions stand at the end of the file, for GitHub. The first definition of
+/// a name wins (CommonMark, 4.7), so here the names link to the items themselves.
 macro_rules! page {
     ($name:ident, $file:literal) => {
         #[doc = include_str!("guide/links.md")]

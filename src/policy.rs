@@ -1,7 +1,7 @@
-//! What a layer was told: whom to ask for what, and where it may go. One decision per request.
+//! A layer's settings: what to ask for, and where the token may go. One decision per request.
 //!
-//! Immutable and shared by all clones of a service. Knows headers and extensions of a request;
-//! knows nothing of services and futures.
+//! Immutable and shared by all clones of a service. Knows a request's headers and extensions; knows
+//! nothing of services and futures.
 
 use std::sync::Arc;
 
@@ -27,7 +27,7 @@ use crate::{
     watch::Watch,
 };
 
-/// What every request reads stands first, on one line of the cache.
+/// The fields that every request reads come first, on one cache line.
 #[repr(C, align(64))]
 pub(crate) struct Policy {
     choice: Choice,
@@ -37,9 +37,9 @@ pub(crate) struct Policy {
     cache: TokenCache,
 }
 
-/// What to ask for where the request does not say.
+/// What to ask for if the request does not say.
 enum Choice {
-    /// Found once, so that the usual request looks nothing up.
+    /// Looked up once, so that the usual request needs no lookup.
     Fixed(Arc<Supply>),
     PerOrigin,
 }
@@ -48,26 +48,26 @@ enum Choice {
 enum Wanted<'a> {
     /// The layer's choice.
     Usual(&'a Arc<Supply>),
-    /// Its own wish, or what its origin makes of the layer's choice.
+    /// The request's own choice, or what its origin makes of the layer's choice.
     Other(TokenRequest),
 }
 
-/// What is to become of one request.
+/// What to do with one request.
 pub(crate) enum Decision {
-    /// As it is: to be sent without our token.
+    /// Send it as it is, without our token.
     Pass,
-    /// Stamped. A 401 is to be reported.
+    /// It is stamped. A 401 must be reported.
     Stamped(Watch),
     /// There is no token that could be sent at once.
     Wait(Wait),
     Refuse(AuthError),
 }
 
-/// Whom a request waits for, and as whom.
+/// What a request waits for, and on behalf of which origin.
 pub(crate) struct Wait {
     pub(crate) supply: Arc<Supply>,
     pub(crate) asker: Asker,
-    /// It was answered 401 with the token in service.
+    /// The request was answered with 401 while carrying the token in service.
     pub(crate) rejected: bool,
 }
 
@@ -92,8 +92,8 @@ impl Policy {
         }
     }
 
-    /// The usual request, to its end: no header of its own, no wishes of its own, and a token about
-    /// which there is nothing to decide. Anything else is left to [`decide`](Self::decide), as it was.
+    /// Handles the usual request completely: no header and no choice of its own, and a token that needs
+    /// no decision. Any other request is left unchanged for [`decide`](Self::decide).
     #[inline]
     pub(crate) fn stamp<R: Outgoing>(&self, request: &mut R, memo: &mut Memo) -> Option<Watch> {
         let Choice::Fixed(supply) = &self.choice else {
@@ -104,7 +104,7 @@ impl Policy {
         }
         let asker = self.destinations.admit(&request.target())?;
         let Imprint { header, serial } = supply.warm(memo)?;
-        // Looking first whether there is a header would cost as much as putting it there.
+        // Checking first whether there is a header would cost as much as inserting it.
         let headers = request.headers_mut();
         let previous = headers.try_insert(AUTHORIZATION, header);
         if !matches!(previous, Ok(None)) && !self.stays(headers, previous) {
@@ -119,7 +119,7 @@ impl Policy {
         Some(Watch::new(serial, asker, &supply.fetcher().meters))
     }
 
-    /// Whatever [`stamp`](Self::stamp) did not settle.
+    /// Handles everything that [`stamp`](Self::stamp) did not settle.
     #[inline(never)]
     pub(crate) fn decide<R: Outgoing>(&self, request: &mut R) -> Decision {
         let asker = match self.destinations.judge(&request.target()) {
@@ -128,7 +128,7 @@ impl Policy {
             Verdict::Refuse(error) => return Decision::Refuse(error),
         };
         if !self.replace_authorization && request.headers().contains_key(AUTHORIZATION) {
-            // The caller's own stays, and nothing is fetched.
+            // The caller's own header is kept, and nothing is fetched.
             keep_one(request.headers_mut());
             return Decision::Pass;
         }
@@ -139,12 +139,13 @@ impl Policy {
             Err(error) => return Decision::Refuse(error),
         };
         let imprint = match &wanted {
-            // Answered 401 with the token in service: another one is worth waiting for.
+            // Answered with 401 while carrying the token in service: waiting for another one is
+            // worthwhile.
             _ if rejected => None,
             Wanted::Usual(supply) => supply.stamp(supply.now(), Some(asker)),
             Wanted::Other(request) => self.cache.stamp(request, asker),
         };
-        // A request that waits goes out with a token or not at all.
+        // A request that waits is sent with a token or not at all.
         if let Some(project) = &self.quota_project
             && let Err(full) = project.put(request.headers_mut())
         {
@@ -165,8 +166,8 @@ impl Policy {
         }
     }
 
-    /// True if our value stays, because it may replace the caller's own. If not, that value (the first of
-    /// several) is back; where there was no room, nothing was changed.
+    /// True if our value stays, because it may replace the caller's own. If not, the caller's value
+    /// (the first of several) is restored. If there was no room, nothing was changed.
     #[cold]
     fn stays(
         &self,
@@ -188,7 +189,7 @@ impl Policy {
         self.cache.meters().refused();
     }
 
-    /// What to ask for on behalf of this request: its own wish, or the layer's choice.
+    /// What to ask for on behalf of this request: its own choice, or the layer's.
     fn wanted<R: Outgoing>(&self, request: &R) -> Result<Wanted<'_>, AuthError> {
         let wish = request.extensions().and_then(wish);
         match (wish, &self.choice) {
@@ -206,8 +207,8 @@ impl Policy {
 }
 
 impl Drop for Policy {
-    /// Requests do not note in the supply when they used it, and from here on it may be forgotten: the one
-    /// that is idle for longest first.
+    /// Requests do not record in the supply when they used it. From here on the cache may forget it,
+    /// the one idle longest first.
     fn drop(&mut self) {
         if let Choice::Fixed(supply) = &self.choice {
             supply.touch(supply.now().mono);
@@ -215,14 +216,14 @@ impl Drop for Policy {
     }
 }
 
-/// True if a request asks for something other than the usual.
+/// True if a request asks for something other than the layer's choice.
 #[inline]
 fn has_wishes(extensions: &Extensions) -> bool {
     !extensions.is_empty() && is_wish_among(extensions)
 }
 
-// Three look-ups in a map are as much code as all the rest of a warm request, which most requests jump
-// over: kept out of its way.
+// Three map lookups are as much code as the rest of a warm request, and most requests skip them. They
+// are therefore kept out of line.
 #[inline(never)]
 fn is_wish_among(extensions: &Extensions) -> bool {
     extensions.get::<Scopes>().is_some()
@@ -230,7 +231,7 @@ fn is_wish_among(extensions: &Extensions) -> bool {
         || extensions.get::<SentAgain>().is_some()
 }
 
-/// What a request asks for in place of the layer's choice. If it names both, the scopes count.
+/// What a request asks for instead of the layer's choice. If it names both, the scopes win.
 fn wish(extensions: &Extensions) -> Option<TokenRequest> {
     let scopes = extensions.get::<Scopes>().cloned();
     let audience = || extensions.get::<Audience>().cloned();
@@ -239,7 +240,7 @@ fn wish(extensions: &Extensions) -> Option<TokenRequest> {
         .or_else(|| audience().map(TokenRequest::id_token))
 }
 
-/// The caller's own value stays; of several, the first.
+/// Keeps the caller's own value; if there are several, the first.
 fn keep_one(headers: &mut HeaderMap) {
     if let Entry::Occupied(mut values) = headers.entry(AUTHORIZATION)
         && values.iter().nth(1).is_some()

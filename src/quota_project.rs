@@ -1,6 +1,6 @@
-//! The project that pays: Google's `x-goog-user-project`, which goes along with a token.
+//! The project to bill: Google's `x-goog-user-project`, which is sent together with a token.
 //!
-//! Knows what a project's name looks like and where the environment has one. Does not know when a
+//! Knows what a project's name looks like and where the environment specifies one. Does not know when a
 //! request is stamped.
 
 use std::env;
@@ -9,21 +9,21 @@ use http::header::{HeaderMap, HeaderName, HeaderValue, MaxSizeReached};
 
 use crate::config_error::ConfigError;
 
-/// Made once, so that stamping it costs two clones that allocate nothing.
+/// Built once, so that stamping costs two clones that allocate nothing.
 #[derive(Clone)]
 pub(crate) struct QuotaProject {
     name: HeaderName,
     value: HeaderValue,
 }
 
-/// The variable Google's own libraries read, too.
+/// The variable that Google's own libraries also read.
 const VARIABLE: &str = "GOOGLE_CLOUD_QUOTA_PROJECT";
 
-/// An id has 6 to 30 characters, or a domain in front of that.
+/// An ID has 6 to 30 characters, optionally preceded by a domain.
 const LONGEST: usize = 256;
 
 impl QuotaProject {
-    /// `what` is how the caller named it.
+    /// `what` is the caller's name for the setting.
     pub(crate) fn new(what: &'static str, project: &str) -> Result<Self, ConfigError> {
         let wrong = |reason| ConfigError::new(what, project, reason);
         if project.is_empty() {
@@ -59,7 +59,7 @@ impl QuotaProject {
         }
     }
 
-    /// The caller's own value stays. An error if the request has no room for a header.
+    /// Inserts the header; the caller's own value is kept. An error if the request has no room for it.
     pub(crate) fn put(&self, headers: &mut HeaderMap) -> Result<(), MaxSizeReached> {
         if headers.contains_key(&self.name) {
             return Ok(());

@@ -1,8 +1,8 @@
-//! Text that is shown to people: short, so that it can stand in an error or a line of a log. Pure.
+//! Text shown to people: short enough for an error message or a log line. Pure.
 
 use std::borrow::Cow;
 
-/// At most `most` characters of it, the last of which is `…` if that is not all.
+/// At most `most` characters of `text`; the last one is `…` if some are cut off.
 pub(crate) fn clipped(text: &str, most: usize) -> Cow<'_, str> {
     if text.chars().nth(most).is_none() {
         return Cow::Borrowed(text);
@@ -11,7 +11,7 @@ pub(crate) fn clipped(text: &str, most: usize) -> Cow<'_, str> {
     Cow::Owned(shown + "…")
 }
 
-/// The same on one line: a space in place of whatever a terminal or a log would make something of.
+/// The same on one line, with a space in place of anything a terminal or a log would interpret.
 pub(crate) fn on_one_line(text: &str, most: usize) -> String {
     let tame = |c: char| if c.is_control() { ' ' } else { c };
     clipped(text, most).chars().map(tame).collect()

@@ -1,4 +1,4 @@
-//! `Watch`: what remains of a stamp when its request has gone out, until the response is there.
+//! `Watch`: what is kept of a stamp after its request was sent, until the response arrives.
 
 use http::header::{AUTHORIZATION, HeaderMap};
 
@@ -12,7 +12,7 @@ use crate::{
     },
 };
 
-/// The token a request carried, by name, to be told of a 401.
+/// Identifies the token that a request carried, in order to report a 401.
 pub(crate) struct Watch {
     serial: Serial,
     asker: Asker,
@@ -20,7 +20,7 @@ pub(crate) struct Watch {
 }
 
 impl Watch {
-    /// A request goes out with the token of that name.
+    /// A request is sent with the token of that serial.
     #[inline]
     pub(crate) fn new(serial: Serial, asker: Asker, meters: &Meters) -> Self {
         meters.stamped();
@@ -32,7 +32,7 @@ impl Watch {
         }
     }
 
-    /// Exactly one value is there afterwards. An error if the request has no room for a header.
+    /// Leaves exactly one value in the header. An error if the request has no room for it.
     pub(crate) fn put(
         headers: &mut HeaderMap,
         imprint: Imprint,
@@ -46,12 +46,12 @@ impl Watch {
         }
     }
 
-    /// Whose request it was.
+    /// The origin that the request went to.
     pub(crate) fn asker(&self) -> Asker {
         self.asker
     }
 
-    /// The request was answered 401.
+    /// The request was answered with 401.
     #[cold]
     pub(crate) fn rejected(&self) {
         rejection::report(self.serial, self.asker);

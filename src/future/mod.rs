@@ -1,9 +1,10 @@
 //! `ResponseFuture`: a request that was sent, that waits for its token, or that was refused.
 //!
-//! Reports a 401 for a request that carried our token; `unsent.rs` has what comes before it is sent.
-//! What was not sent is boxed: a future that carried the request in one of its variants would be moved
-//! about at that size on the warm path too. And two variants are told apart with one comparison, where
-//! the inner future has a value to spare for the second: dropping three took six instructions.
+//! Reports a 401 for a request that carried our token; `unsent.rs` handles everything before sending.
+//! The unsent state is boxed, because a future with the request in one of its variants would be moved
+//! around at that size on the warm path too. And with two variants, one comparison distinguishes them
+//! if the inner future has a spare value (niche) for the second; dropping an enum of three took six
+//! instructions.
 
 mod unsent;
 
@@ -30,8 +31,8 @@ use crate::{
 pin_project! {
     /// The response future of [`ScopedAuth`](crate::ScopedAuth).
     ///
-    /// Dropping it at any time drops the request, or the inner future, at once. A fetch that was
-    /// begun goes on for those who come later.
+    /// Dropping it at any time drops the request, or the inner future, at once. A fetch that has begun
+    /// continues for later callers.
     #[must_use = "futures do nothing unless polled"]
     pub struct ResponseFuture<S, R>
     where
@@ -99,7 +100,7 @@ where
     }
 }
 
-/// The response, if it is there; of a 401 to a request that carried our token, note is taken.
+/// The response, once it is ready; records a 401 to a request that carried our token.
 #[inline]
 fn poll_sent<F, T, E>(
     future: Pin<&mut F>,
@@ -111,9 +112,9 @@ where
     T: AuthResponse,
     E: Into<BoxError>,
 {
-    // The status is read where the response lies, and the response moved once, whole. Behind a `?` it was
-    // taken apart around those two bytes and put together again, with loads that had to wait for the
-    // stores before them: 25 to 40 ns of a request, which a count of instructions does not show.
+    // The status is read in place, and the response moved once, as a whole. With a `?` it was taken
+    // apart around those two bytes and reassembled, with loads that had to wait for the preceding
+    // stores. That took 25 to 40 ns per request, which an instruction count does not show.
     match future.poll(cx) {
         Poll::Ready(Ok(response)) if response.status() == StatusCode::UNAUTHORIZED => {
             Poll::Ready(Ok(unauthorized(response, watch.take())))
@@ -124,11 +125,11 @@ where
     }
 }
 
-/// By value: a response that the usual path had to lend would be moved about for it.
+/// Takes the response by value: lending it would cause extra moves on the usual path.
 #[cold]
 fn unauthorized<T: AuthResponse>(mut response: T, watch: Option<Watch>) -> T {
     if let Some(watch) = watch.filter(|watch| response.answers(watch.asker()))
-        // Otherwise a layer inside put its own token in place of ours.
+        // Otherwise a layer inside replaced our token with its own.
         && response.extensions_mut().insert(Rejected).is_none()
     {
         watch.rejected();

@@ -1,6 +1,6 @@
 //! `Unsent`: a request that waits for its token, or that was refused.
 //!
-//! Knows how to put a token on a request that waited, and sends it then.
+//! Knows how to put a token on a request that waited, and then sends it.
 
 use std::{
     pin::Pin,
@@ -22,7 +22,7 @@ pin_project! {
             #[pin]
             acquire: Acquire,
             asker: Asker,
-            // Taken when the token is there.
+            // Taken once the token is there.
             parts: Option<(S, R)>,
         },
         Failed { error: AuthError },
@@ -49,7 +49,7 @@ where
     S: Service<R>,
     R: AuthRequest,
 {
-    /// The request as it was sent, or why it was not: the latter as often as it is asked.
+    /// Returns the request's future once it is sent, or why it was not sent; the latter on every poll.
     pub(super) fn poll(
         mut self: Pin<&mut Self>,
         cx: &mut Context<'_>,
