@@ -1,6 +1,6 @@
-//! One call of code that is not ours: bounded in time, and safe from its panics.
+//! One call of foreign code: bounded in time, and protected from its panics.
 //!
-//! Knows what a source answers; does not know who asked, nor what becomes of the answer.
+//! Knows what a source answers; does not know who asked, nor what happens to the answer.
 
 use std::{
     any::Any,
@@ -16,7 +16,7 @@ use tokio::time::timeout;
 use super::{request::TokenRequest, source::DynSource, timer::timed, value::Token};
 use crate::error::{AuthError, Kind};
 
-/// Asks `source` once. `noted` is told of a panic, which is a failed attempt; it may panic itself.
+/// Asks `source` once. `noted` is told of a panic, which is a failed attempt; `noted` itself may panic.
 pub(crate) async fn attempt(
     source: &dyn DynSource,
     request: TokenRequest,
@@ -36,9 +36,9 @@ pub(crate) async fn attempt(
     })
 }
 
-/// What `future` comes to, or what `panicked` makes of its panic. What it was about to do is lost
-/// either way: it is not polled again. A panic of its destructor, where it is dropped before its end, is
-/// told to `panicked` as well.
+/// Returns the output of `future`, or what `panicked` makes of its panic. After a panic the future is
+/// not polled again. If the future is dropped before it completes and its destructor panics, `panicked`
+/// is told of that as well.
 pub(crate) fn caught<T, F, P>(future: F, panicked: P) -> impl Future<Output = T>
 where
     F: Future<Output = T>,

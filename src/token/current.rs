@@ -1,10 +1,10 @@
 //! The lease in service, and what a service remembers of it.
 //!
-//! Reading an arc-swap slot is cheap, but it is two atomic exchanges. A service that asked twice before need
-//! only find out that nothing has changed since: that is one load of a number. The number is even
-//! while the lease stands, and odd while it is being exchanged; a lease that was read in between is
-//! used, and not remembered. So a thread that has seen a new lease, through whatever service, never
-//! goes back to an old one (`slot_model.rs` has loom try it).
+//! Reading an arc-swap slot is cheap, but takes two atomic exchanges. A service that has read it before
+//! only needs to know whether anything has changed since, which is a single load of a number, the
+//! epoch. It is even while the lease is stable, and odd while it is being exchanged; a lease that was
+//! read in between is used but not remembered. So a thread that has seen a new lease, through any
+//! service, never goes back to an old one (`slot_model.rs` checks this with loom).
 //!
 //! Knows leases and their edges. Does not know why a lease is exchanged, nor by whom: the slot's lock
 //! is held around every [`store`](Current::store).
@@ -26,13 +26,12 @@ pub(super) struct Current {
     epoch: AtomicU64,
 }
 
-/// What one service remembers: the stamp it used last, and how long there is nothing to decide about
-/// it.
+/// What one service remembers: the stamp it used last, and until when it needs no decision.
 ///
 /// It keeps the token's bytes alive until the service asks again, as the slot itself does. A clone
-/// remembers nothing: to copy the stamp would be to write to a count that all clones share. Nor does a
-/// service remember what it asked for once, since many a clone is made for one request: it would be two
-/// more writes to the stamp's count.
+/// starts empty, because copying the stamp would write to a count that all clones share. A service does
+/// not remember a stamp on its first use either, because many clones are made for one request only;
+/// that would be two more writes to the stamp's count.
 pub(crate) struct Memo {
     epoch: u64,
     fresh_until: Moment,
@@ -40,7 +39,7 @@ pub(crate) struct Memo {
     asked: bool,
 }
 
-/// No lease's epoch: those are even.
+/// Not the epoch of any lease: those are even.
 const NEVER: u64 = u64::MAX;
 
 impl Current {
@@ -59,16 +58,16 @@ impl Current {
         self.lease.load_full()
     }
 
-    /// Exchanges the lease. Never called by two at once.
+    /// Exchanges the lease. Never called concurrently.
     pub(super) fn store(&self, lease: Option<Arc<Lease>>) {
-        // Odd before the lease can be seen, even after: whoever sees the new one finds the number
-        // under which the old one was remembered gone.
+        // Odd before the new lease becomes visible, even afterwards: whoever sees the new lease no
+        // longer finds the epoch under which the old one was remembered.
         self.epoch.fetch_add(1, Ordering::AcqRel);
         self.lease.store(lease);
         self.epoch.fetch_add(1, Ordering::Release);
     }
 
-    /// An imprint of the stamp that is remembered, if there is still nothing to decide about it.
+    /// An imprint of the remembered stamp, if it still needs no decision.
     #[inline]
     pub(super) fn recall(&self, memo: &Memo, now: Moment) -> Option<Imprint> {
         if memo.epoch == self.epoch.load(Ordering::Acquire)
@@ -81,8 +80,8 @@ impl Current {
         None
     }
 
-    /// An imprint of the stamp of a lease about which there is nothing to decide.
-    // Not left to the compiler: as a call it is 16 instructions more (`benches/instructions`).
+    /// An imprint of the stamp of a lease that needs no decision.
+    // Always inlined: as a call it takes 16 more instructions (`benches/instructions`).
     #[inline(always)]
     pub(super) fn peek(&self, now: Moment) -> Option<Imprint> {
         let lease = self.lease.load();
@@ -100,17 +99,17 @@ impl Current {
         }
     }
 
-    // What a clone that is made for one request does not run is kept out of its way.
+    // Kept out of line, because a clone that is made for one request does not run it.
     #[inline(never)]
     fn remember(&self, memo: &mut Memo, now: Moment) -> Option<Imprint> {
-        // Read before the lease: a lease newer than its number is merely looked at again.
+        // Read before the lease: a lease newer than its epoch is merely looked up again.
         let epoch = self.epoch.load(Ordering::Acquire);
         let lease = self.lease.load();
         let unquestioned = (*lease)
             .as_ref()
             .and_then(|lease| Some((lease.edges().fresh_until, lease.unquestioned_stamp(now)?)));
         *memo = match unquestioned {
-            // An odd number stands for no lease: this one may have been exchanged since.
+            // An odd epoch belongs to no lease: this one may have been exchanged since.
             Some((fresh_until, stamp)) if epoch.is_multiple_of(2) => Memo {
                 epoch,
                 fresh_until,
@@ -170,7 +169,7 @@ mod tests {
         assert_eq!(recalled.header, read.header);
         assert_eq!(recalled.serial, read.serial);
         assert!(memo.clone().stamp.is_none());
-        // Whoever looked and found nothing remembers from its next look on.
+        // A service that looked and found nothing remembers from its next look on.
         current.store(None);
         assert!(current.recall(&memo, now).is_none());
         assert!(current.look(&mut memo, now).is_none());

@@ -1,8 +1,8 @@
-//! What the log, and the metrics, are told of fetching tokens. Never a secret; names and fields are stable,
+//! What is logged, and measured, about fetching tokens. Never a secret. Names and fields are stable,
 //! and documented in docs/observability.md.
 //!
 //! One event per attempt, none per request. `WARN` for a failed attempt; `ERROR`, at most every ten
-//! seconds per cache, when requests fail for want of a token or a source panicked. All times are in
+//! seconds per cache, when requests fail for lack of a token or a source panicked. All times are in
 //! seconds.
 
 use std::{
@@ -21,23 +21,23 @@ use super::{
 };
 use crate::{error::AuthError, text};
 
-/// What users filter by. Not the module's path: modules move.
+/// What users filter by. Independent of the module path: modules move.
 pub(crate) const TARGET: &str = "tower_scoped_auth";
 
-/// What an attempt can come to, in events and metrics.
+/// The outcomes of an attempt, in events and metrics.
 pub(crate) mod outcome {
     pub(crate) const PUBLISHED: &str = "published";
     pub(crate) const EXTENDED: &str = "extended";
     pub(crate) const UNCHANGED: &str = "unchanged";
     pub(crate) const FAILED: &str = "failed";
-    /// The runtime dropped its task, or another attempt took over.
+    /// The runtime dropped the attempt's task, or another attempt took over.
     pub(crate) const ABANDONED: &str = "abandoned";
 
     #[cfg(feature = "metrics")]
     pub(crate) const SUCCESSES: [&str; 3] = [PUBLISHED, EXTENDED, UNCHANGED];
 }
 
-/// Lets one `ERROR` through per ten seconds.
+/// Lets one `ERROR` through every ten seconds.
 pub(crate) struct Limiter {
     next: AtomicI64,
 }
@@ -66,7 +66,7 @@ impl Limiter {
     }
 }
 
-/// An attempt came to its end: the `attempt`th since the last success.
+/// An attempt ended: the `attempt`th since the last success.
 pub(crate) fn attempt(
     supply: &Supply,
     attempt: u32,
@@ -113,7 +113,7 @@ pub(crate) fn attempt(
     }
 }
 
-/// `keep_fresh` ends, because there is nothing it could do.
+/// `keep_fresh` ends, because there is nothing that it could do.
 pub(crate) fn not_kept_fresh(request: &TokenRequest, error: &AuthError) {
     let (reason, error) = (error.reason(), error.on_one_line());
     warn!(
@@ -122,7 +122,7 @@ pub(crate) fn not_kept_fresh(request: &TokenRequest, error: &AuthError) {
     );
 }
 
-/// An attempt's task was dropped before its end.
+/// An attempt's task was dropped before it ended.
 pub(crate) fn abandoned(supply: &Supply) {
     let (fetcher, request) = (supply.fetcher(), supply.request());
     let (source, outcome) = (fetcher.source_name, outcome::ABANDONED);
@@ -133,10 +133,10 @@ pub(crate) fn abandoned(supply: &Supply) {
     );
 }
 
-/// Longest piece of a panic's message that is told, in characters.
+/// Longest piece of a panic's message that is logged, in characters.
 const MOST_OF_PANIC: usize = 200;
 
-/// The source panicked; the attempt is about to end as a failed one.
+/// The source panicked; the attempt is about to end as failed.
 pub(crate) fn panicked(fetcher: &Fetcher, clock: &Clock, panic: &str) {
     if fetcher.log.admits(clock.now().mono) {
         let panic = &*text::clipped(panic, MOST_OF_PANIC);

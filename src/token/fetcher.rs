@@ -1,7 +1,7 @@
-//! `Fetcher`: what all slots of a cache fetch with, and how much at once.
+//! `Fetcher`: what all slots of a cache fetch with, and how many fetches run at once.
 //!
-//! Knows the source, the clock and the bounds over all slots; does not know which slot asks, or
-//! for whom.
+//! Knows the source, the clock and the bounds across all slots; does not know which slot asks, or for
+//! whom.
 
 use std::{any::Any, panic::AssertUnwindSafe, sync::Arc};
 
@@ -26,9 +26,9 @@ pub(crate) struct Fetcher {
     pub(crate) source_name: &'static str,
     pub(crate) clock: Clock,
     pub(crate) limits: Limits,
-    /// Fetches that run at once, over all slots, and those that stand in line.
+    /// Fetches that run at once, across all slots, and those queued for a turn.
     pub(crate) turns: Turns<Queued>,
-    /// Refreshes ahead of time, over all slots.
+    /// Refreshes ahead of time, across all slots.
     pub(crate) refreshes: Rate,
     pub(crate) log: events::Limiter,
     pub(crate) meters: Meters,
@@ -39,7 +39,7 @@ impl Fetcher {
         if !has_runtime {
             Allowance::Nothing
         } else if self.turns.are_taken(now.mono) {
-            // A refresh that queued would stand in front of those who cannot wait.
+            // A refresh that queued would delay those that cannot wait.
             Allowance::Queued
         } else if self.refreshes.has_room(now.mono) {
             Allowance::Anything

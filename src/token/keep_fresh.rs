@@ -1,6 +1,6 @@
 //! The future behind `TokenCache::keep_fresh`: look, sleep, look again.
 //!
-//! It holds nothing that keeps the cache alive while it sleeps.
+//! While it sleeps, it holds nothing that keeps the cache alive.
 
 use std::{
     future::{Future, poll_fn},
@@ -19,10 +19,10 @@ use tokio::{
 use super::{cache::WeakCache, events, request::TokenRequest, timer::timed};
 use crate::error::AuthError;
 
-/// Timers stand still while the machine sleeps; the wall clock is looked at this often at least.
+/// Timers stand still while the machine sleeps, so the wall clock is checked at least this often.
 const HEARTBEAT: Duration = Duration::from_secs(30);
 
-/// A pause of zero must not keep the thread.
+/// A pause of zero must not monopolise the thread.
 const SHORTEST_PAUSE: Duration = Duration::from_millis(1);
 
 pub(crate) async fn run(cache: WeakCache, closed: Arc<Notify>, request: TokenRequest) {
@@ -31,7 +31,7 @@ pub(crate) async fn run(cache: WeakCache, closed: Arc<Notify>, request: TokenReq
     }
 }
 
-/// Ends well when the cache is gone, and with an error where it can do nothing.
+/// Ends with `Ok` when the cache is gone, and with an error if it cannot do anything.
 async fn watch(
     cache: WeakCache,
     closed: Arc<Notify>,
@@ -39,17 +39,17 @@ async fn watch(
 ) -> Result<(), AuthError> {
     request.check()?;
     loop {
-        // Listening begins before the look: a cache that goes away in between is not missed.
+        // Start listening before the check, so that a cache dropped in between is not missed.
         let mut gone = pin!(closed.notified());
         gone.as_mut().enable();
-        // Likewise for a verdict: the pace of what comes next counts from there, not from when an
-        // attempt would have been given up.
+        // The same for a verdict: the pace of what comes next counts from there, not from when an
+        // attempt would have timed out.
         let Some(landed) = cache.landed(request) else {
             return Ok(());
         };
         let mut landed = pin!(landed.notified());
         landed.as_mut().enable();
-        // Each time: a future can be moved from one runtime to another.
+        // Looked up each time: a future can be moved from one runtime to another.
         let runtime = Handle::try_current().map_err(|_| AuthError::no_runtime())?;
         let mut timer = pin!(timed(|| sleep_until(Instant::now() + HEARTBEAT))?);
         let Some(pause) = cache.tend(request, &runtime) else {

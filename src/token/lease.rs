@@ -1,8 +1,8 @@
 //! A token in service: its edges, its stamps, and which destinations rejected it.
 //!
-//! A lease is immutable but for the mark of rejection. It knows nothing of slots or fetches: a 401
-//! goes by the name that the request's stamp has, so a late one for a replaced token cannot touch
-//! the one in service.
+//! A lease is immutable except for the rejection mark. It knows nothing of slots or fetches: a 401 is
+//! reported by the serial of the request's stamp, so a late one for a replaced token cannot affect the
+//! one in service.
 
 use std::sync::Arc;
 
@@ -15,9 +15,9 @@ use super::{
 };
 use crate::asker::Asker;
 
-/// One token, for as long as it is the one in service.
+/// One token, for as long as it is in service.
 ///
-/// What a request reads stands first: see [`Supply`](super::supply::Supply).
+/// The fields that a request reads come first: see [`Supply`](super::supply::Supply).
 #[repr(C)]
 pub(crate) struct Lease {
     edges: Edges,
@@ -40,7 +40,7 @@ impl Lease {
         })
     }
 
-    /// The same token with other edges: stamps, generation and rejection stay.
+    /// The same token with other edges; stamps, generation and rejection are kept.
     pub(crate) fn with_edges(&self, edges: Edges) -> Self {
         Self {
             edges,
@@ -51,14 +51,15 @@ impl Lease {
         }
     }
 
-    /// The stamp this thread uses, if the token is fresh and nobody rejected it: nothing to decide.
+    /// The stamp that this thread uses, if the token is fresh and nobody rejected it: no decision is
+    /// needed.
     #[inline]
     pub(crate) fn unquestioned_stamp(&self, now: Moment) -> Option<&Arc<Stamp>> {
         let stamp = self.stamp();
         (now.is_before(self.edges.fresh_until) && !stamp.is_rejected()).then_some(stamp)
     }
 
-    /// The stamp this thread uses.
+    /// The stamp that this thread uses.
     #[inline]
     pub(crate) fn stamp(&self) -> &Arc<Stamp> {
         self.stamps.mine()
@@ -76,8 +77,8 @@ impl Lease {
         &self.edges
     }
 
-    /// The same for every thread, as what is decided about a lease has to be: the marks on its stamps
-    /// follow one after the other.
+    /// Gives the same answer on every thread, as decisions about a lease require: the marks on its
+    /// stamps are set one after the other.
     pub(crate) fn is_unquestioned(&self, now: Moment) -> bool {
         now.is_before(self.edges.fresh_until) && !self.is_rejected()
     }

@@ -1,29 +1,30 @@
-//! How many refreshes of tokens that are still good begin in a second, over all slots of a cache.
+//! How many refreshes of still valid tokens start per second, across all slots of a cache.
 //!
-//! Tokens that were fetched together come due together, and jitter spreads them over half a minute: ten
-//! thousand would be three hundred a second. None of them is urgent, so they are also held to a rate,
-//! for which the time before anybody has to wait has room for some thirty thousand (with the default lead).
-//! What somebody waits for is not held to it.
+//! Tokens fetched together come due together, and jitter spreads them over half a minute: ten thousand
+//! would be three hundred a second. None of them is urgent, so they are also limited to a rate at which
+//! the time before anybody has to wait has room for some thirty thousand (with the default lead).
+//! Fetches that somebody waits for are not limited.
 //!
-//! Knows times; does not know what begins.
+//! Knows times; does not know what starts.
 
 use std::{
     sync::atomic::{AtomicI64, Ordering},
     time::Duration,
 };
 
-/// With [`AT_ONCE`], at most 183 in any second. To the 200 of `reliability` scenario 168 there is room for
-/// threads that look at the same moment.
+/// Together with [`AT_ONCE`], at most 183 in any second. The margin to the 200 of `reliability`
+/// scenario 168 is for threads that look at the same moment.
 const INTERVAL: i64 = 6_000_000;
 
-/// That many may begin at the same moment, after a pause: as many as may run at once.
+/// How many may start at the same moment after a pause: as many as may run at once.
 const AT_ONCE: i64 = 16;
 
-/// When to come back, at the latest, for those who found no room and are not reminded by the next request.
+/// When to look again, at the latest, for those who found no room and are not triggered by a next
+/// request.
 pub(crate) const COME_BACK: Duration = Duration::from_secs(1);
 
-/// The generic cell rate algorithm: one number, which is when the refreshes that have begun would have
-/// ended if they had kept their distance.
+/// The generic cell rate algorithm. Its single number is the time at which the refreshes that have
+/// started would have ended, had they kept their distance.
 #[derive(Debug)]
 pub(crate) struct Rate {
     spoken_for: AtomicI64,
@@ -36,21 +37,21 @@ impl Rate {
         }
     }
 
-    /// May another one begin at `now`, in monotonic nanoseconds?
+    /// May another one start at `now`, in monotonic nanoseconds?
     ///
-    /// It is asked before it is known whether one will: threads that ask at the same moment may begin
-    /// one more each.
+    /// This is asked before it is known whether one will start, so threads that ask at the same moment
+    /// may start one more each.
     pub(crate) fn has_room(&self, now: i64) -> bool {
         let ahead = self.spoken_for.load(Ordering::Relaxed).saturating_sub(now);
-        // Further ahead than a burst it can only be where the clock has gone back.
+        // It can be further ahead than a burst only if the clock has gone back.
         ahead <= INTERVAL * (AT_ONCE - 1) || ahead > INTERVAL * AT_ONCE
     }
 
-    /// One has begun. What was begun beyond the room there was is made up for at most by a burst's time.
+    /// Records a start. Starts beyond the available room are made up for by at most a burst's time.
     pub(crate) fn charge(&self, now: i64) {
         let most = now.saturating_add(INTERVAL * AT_ONCE);
         let after = |spoken_for: i64| Some(spoken_for.max(now).saturating_add(INTERVAL).min(most));
-        // It orders nothing, and the update is never refused.
+        // It orders nothing, and the update never fails.
         let _ = self
             .spoken_for
             .fetch_update(Ordering::Relaxed, Ordering::Relaxed, after);

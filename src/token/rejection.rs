@@ -1,9 +1,9 @@
-//! Who rejected a token, and how a 401 finds it.
+//! Who rejected a token, and how a 401 is matched to it.
 //!
-//! A request that was sent carries a number, its token's [`Serial`], and no count of anything: to hold the
-//! token itself until the response is there would be a count up and a count down for each request, for the
-//! sake of the few that are answered 401. Those few look the number up here, among all tokens in service in
-//! this process. A token that is not there any more has nobody to be told of it.
+//! A request that was sent carries a number, its token's [`Serial`], and no reference count: holding
+//! the token itself until the response arrives would increment and decrement a count for every request,
+//! for the sake of the few that are answered with 401. Those few look the number up here, among all
+//! tokens in service in this process. If a token is no longer there, the 401 concerns nobody.
 //!
 //! Knows stamps, which it marks. Knows neither leases nor slots.
 
@@ -18,36 +18,37 @@ use std::{
 use super::stamp::{Serial, Stamps};
 use crate::asker::Asker;
 
-/// The origins that answered 401 to one token.
+/// The origins that answered a token with 401.
 pub(super) struct Rejection {
     stamps: Stamps,
-    /// In the order in which they first did; 0 is a free place.
+    /// In the order in which they first did so; 0 is a free place.
     by: [AtomicU64; ORIGINS],
 }
 
-/// Origins told apart. A token that was rejected by more is taken to be rejected by all.
+/// The number of origins told apart. A token rejected by more counts as rejected by all.
 const ORIGINS: usize = 4;
 
-/// In the last place: there were more.
+/// Stored in the last place if there were more.
 const ALL: u64 = u64::MAX;
 
 type ByName = BTreeMap<Serial, Weak<Rejection>>;
 
-/// Locked when a token comes into service, when it is gone, and after a 401; nothing else is locked, waited
-/// for or dropped meanwhile. A cache line of its own, since who knows what would lie beside it.
+/// Locked when a token comes into service, when it is dropped, and after a 401. While it is held,
+/// nothing else is locked, waited for or dropped. It has a cache line of its own, to avoid false
+/// sharing.
 #[repr(align(128))]
 struct InService(Mutex<ByName>);
 
 static IN_SERVICE: InService = InService(Mutex::new(BTreeMap::new()));
 
-/// `asker` was answered 401 to a request with the token of that name.
+/// A request with the token of that serial was answered with 401 by the origin `asker`.
 pub(crate) fn report(serial: Serial, asker: Asker) {
     if let Some(rejection) = find(serial) {
         rejection.add(asker);
     }
 }
 
-/// Gives the lock back first: who drops the last of what was found takes it again.
+/// Releases the lock before it returns: dropping the last reference to the result takes the lock again.
 fn find(serial: Serial) -> Option<Arc<Rejection>> {
     in_service().get(&serial).and_then(Weak::upgrade)
 }
@@ -58,7 +59,7 @@ fn in_service() -> MutexGuard<'static, ByName> {
 }
 
 impl Rejection {
-    /// Of a token that comes into service with `stamps`. Made once for them: there is one of that name.
+    /// The rejection of a token that comes into service with `stamps`. Created once per serial.
     pub(super) fn of(stamps: Stamps) -> Arc<Self> {
         let serial = stamps.serial();
         let rejection = Arc::new(Self {
@@ -69,7 +70,7 @@ impl Rejection {
         rejection
     }
 
-    /// Somebody did.
+    /// True if any origin rejected the token.
     pub(super) fn is_set(&self) -> bool {
         let [first, ..] = &self.by;
         first.load(Ordering::Relaxed) != 0
@@ -84,7 +85,7 @@ impl Rejection {
     }
 
     fn add(&self, asker: Asker) {
-        // Flags that later requests may see a little later; they order nothing.
+        // Flags that later requests may see with a delay; they order nothing.
         let is_taken = |place: &AtomicU64| {
             let free = place.compare_exchange(0, asker.get(), Ordering::Relaxed, Ordering::Relaxed);
             free.is_err_and(|by| by != asker.get())
@@ -134,7 +135,7 @@ mod tests {
     fn a_token_that_is_gone_is_told_nothing_and_leaves_nothing() {
         let (stamps, rejection) = token_in_service();
         let serial = stamps.serial();
-        // Somebody looks at it while it goes, and is the last who does.
+        // Another thread looks at it while it is being dropped, and is the last to do so.
         let found = find(serial);
         drop(rejection);
         assert!(in_service().contains_key(&serial));

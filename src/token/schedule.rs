@@ -1,7 +1,7 @@
 //! When to fetch: pure functions of readings, edges, counts and a random draw.
 //!
-//! No clock is read here, no timer is set, nothing is random: the caller passes the time and the
-//! draw. That is what lets the tests walk through days in microseconds.
+//! No clock is read here, no timer is set, nothing is random: the caller passes the time and the draw.
+//! This lets the tests walk through days in microseconds.
 //!
 //! ```text
 //!  sent            fresh_until            guard_from    expires
@@ -26,22 +26,22 @@ pub(crate) const LEAD: Duration = Duration::from_secs(225);
 /// The start of a refresh is moved *later* by up to this much, drawn once per token.
 ///
 /// Processes on one VM hold the same token with the same expiry. Later, never earlier: before the
-/// server's re-mint point there is nothing to fetch. A spread of 30 s needs a range slightly wider.
+/// server's re-mint point there is nothing to fetch. A spread of 30 s needs a slightly wider range.
 const JITTER: Duration = Duration::from_secs(32);
 
-/// With less than this left, requests wait for a refresh rather than carry a token that may expire
-/// on the way.
+/// With less than this left, requests wait for a refresh rather than carry a token that may expire in
+/// transit.
 const GUARD: Duration = Duration::from_secs(10);
 
-/// Bounds on one wait between attempts; the first is drawn from half of it to all of it.
+/// Bounds on the wait between two attempts; the first wait is drawn from half of it to all of it.
 const RETRY_BASE: Duration = Duration::from_secs(1);
 const RETRY_CAP: Duration = Duration::from_secs(10);
 
-/// First wait after an attempt that brought nothing better: the server answers, so there is no
-/// hurry, and a second of distance must survive the jitter.
+/// First wait after an attempt that returned nothing better. The server responds, so there is no hurry,
+/// and at least a second must remain after the jitter.
 const STALL_BASE: Duration = Duration::from_secs(2);
 
-/// Longest `Retry-After` that is honoured.
+/// The longest `Retry-After` that is honoured.
 const RETRY_AFTER_CAP: Duration = Duration::from_secs(60);
 
 /// No two attempts of one slot start closer than this, unless the first failed.
@@ -53,11 +53,11 @@ pub(crate) struct Edges {
     pub(crate) fresh_until: Moment,
     pub(crate) guard_from: Moment,
     pub(crate) expires: Moment,
-    /// Of the jitter, in `0.0..=1.0`.
+    /// The jitter's draw, in `0.0..=1.0`.
     draw: f64,
 }
 
-/// Where in its life a token is.
+/// The phase of its life that a token is in.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Phase {
     Fresh,
@@ -69,8 +69,9 @@ pub(crate) enum Phase {
 impl Edges {
     /// The edges of `token`, whose request was sent at `sent`. `draw` is in `0.0..1.0`.
     ///
-    /// The lead is clamped to half the life, unless the source wants to be asked before, and the jitter to a
-    /// seventh of the lead, so that a token of any length has a fresh half and time for several attempts.
+    /// The lead is clamped to half the life, unless the source wants to be asked earlier, and the
+    /// jitter to a seventh of the lead. So a token of any length is fresh for half its life, and leaves
+    /// time for several attempts.
     pub(crate) fn of(token: &Token, sent: Moment, lead: Duration, draw: f64) -> Self {
         let expires = expiry(token, sent);
         let life = Duration::from_nanos(u64::try_from(sent.until(expires)).unwrap_or(0));
@@ -80,10 +81,12 @@ impl Edges {
         Self::before(expires, nanos(lead.saturating_sub(jitter)), draw)
     }
 
-    /// The same token turns out to live longer, as an answer to what was sent at `sent` says.
+    /// The edges if the same token turns out to live longer, according to the response to a request
+    /// sent at `sent`.
     ///
-    /// The lead grows with a life that was thought to be short. It never shrinks: a token that is due and
-    /// gains a second of life is due still, although half of what it has left is a shorter lead.
+    /// The lead grows if a life was thought to be shorter. It never shrinks: a token that is due and
+    /// gains a second of life is still due, although half of its remaining life would be a shorter
+    /// lead.
     pub(crate) fn extended(self, token: &Token, sent: Moment, lead: Duration) -> Self {
         let anew = Self::of(token, sent, lead, self.draw);
         let lead = anew.lead().max(self.lead());
@@ -132,17 +135,17 @@ fn expiry(token: &Token, sent: Moment) -> Moment {
     }
 }
 
-/// When the next attempt may start, as far as the past ones tell. Times are monotonic nanoseconds.
+/// When the next attempt may start, judging by the past ones. Times are monotonic nanoseconds.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Pace {
-    /// Failed attempts in a row.
+    /// Consecutive failed attempts.
     failures: u32,
-    /// Attempts in a row that brought nothing better than what there was.
+    /// Consecutive attempts that returned nothing better than the current token.
     stalls: u32,
     not_before: i64,
     last_start: Moment,
     last_end: i64,
-    /// The server said when (`Retry-After`).
+    /// The server set the time (`Retry-After`).
     dictated: bool,
 }
 
@@ -162,7 +165,7 @@ impl Pace {
         self.failures
     }
 
-    /// The last attempt brought a good token: nothing but [`SPACING`] stands between it and the next.
+    /// The last attempt returned a good token: only [`SPACING`] separates it from the next.
     pub(crate) fn is_even(&self) -> bool {
         self.failures == 0 && self.stalls == 0
     }
@@ -175,13 +178,13 @@ impl Pace {
         self.last_start
     }
 
-    /// The attempt that started last came to nothing, for no fault of the source: it was not made. The one
-    /// before it started at `last_start`.
+    /// The attempt that started last was not made, through no fault of the source. The one before it
+    /// started at `last_start`.
     pub(crate) fn not_made(&mut self, last_start: Moment) {
         self.last_start = last_start;
     }
 
-    /// The attempt brought a token that needs no refresh for now.
+    /// The attempt returned a token that needs no refresh for now.
     pub(crate) fn progressed(&mut self, now: i64) {
         *self = Self {
             not_before: self.last_start.mono.saturating_add(SPACING),
@@ -191,7 +194,7 @@ impl Pace {
         };
     }
 
-    /// The attempt succeeded, but what it brought is no better, or was rejected before.
+    /// The attempt succeeded, but its token is no better, or was already rejected.
     pub(crate) fn stalled(&mut self, now: i64, draw: f64) {
         self.stalls = self.stalls.saturating_add(1);
         self.failures = 0;
@@ -203,22 +206,24 @@ impl Pace {
     pub(crate) fn failed(&mut self, now: i64, retry_after: Option<Duration>, draw: f64) {
         self.failures = self.failures.saturating_add(1);
         self.last_end = now;
-        // Counted from the start of the attempt: an attempt that hung has waited already, and whatever
-        // ailed it may be long over.
+        // Counted from the start of the attempt: an attempt that hung has already waited, and its cause
+        // may be long over.
         let wait = backoff(self.failures, RETRY_BASE, draw);
         let pause = now.saturating_add(wait.min(SPACING));
         let own = self.last_start.mono.saturating_add(wait).max(pause);
         let dictated = retry_after.map(|wait| now.saturating_add(nanos(wait.min(RETRY_AFTER_CAP))));
-        // At the earliest, not at: "0", or a date that is over by our clock, asks for no haste.
+        // At the earliest, not exactly then: "0", or a date that is past by our clock, does not ask for
+        // haste.
         self.dictated = dictated.is_some_and(|at| at > own);
         self.not_before = dictated.map_or(own, |at| at.max(own));
     }
 
-    /// The earliest start of the next attempt as of `now`, given the live token's edges if there is one.
+    /// The earliest start of the next attempt as of `now`, given the live token's edges if there is
+    /// one.
     ///
-    /// A wait that straddles the start of the guard band, or the expiry, is cut short there: each of
-    /// the two is worth one attempt of its own. What the server dictated yields to the expiry only. Each
-    /// is reached with whichever clock reaches it first: the wall clock alone runs through a suspend.
+    /// A wait that spans the start of the guard band, or the expiry, is cut short there: each of the
+    /// two is worth an attempt. A wait that the server dictated yields only to the expiry. Each edge is
+    /// reached as soon as either clock reaches it: only the wall clock runs through a suspend.
     pub(crate) fn next(&self, edges: Option<&Edges>, now: Moment) -> i64 {
         let mut next = self.not_before;
         let Some(edges) = edges else { return next };
@@ -232,7 +237,7 @@ impl Pace {
     }
 }
 
-/// The `count`-th wait in a row: doubling from `base` to the cap, 50 to 100 % of it.
+/// The `count`-th consecutive wait: doubles from `base` up to the cap, then takes 50 to 100 % of that.
 fn backoff(count: u32, base: Duration, draw: f64) -> i64 {
     let doublings = count.saturating_sub(1).min(16);
     let full = base.saturating_mul(1 << doublings).min(RETRY_CAP);
@@ -374,7 +379,7 @@ mod tests {
             prop_assert_eq!(edges.expires.wall - START.wall, edges.expires.mono - START.mono);
         }
 
-        /// No wait is longer than its cap, none is shorter than half a second.
+        /// No wait is longer than its cap or shorter than half a second.
         #[test]
         fn waits_are_bounded(
             outcomes in prop::collection::vec((0..3_u8, 0.0..1.0_f64, 0_u64..u64::MAX), 1..50),

@@ -2,8 +2,8 @@
 //!
 //! Run with `RUSTFLAGS="--cfg scoped_auth_loom" cargo test --lib --release slot_model`.
 //!
-//! A request is a thread that looks, flies if it is told to, and sleeps until its waker is called. A
-//! wake-up that is lost is a deadlock, which loom reports; a second flight at once is an assertion.
+//! A request is a thread that looks, flies if told to, and sleeps until its waker is called. A lost
+//! wake-up is a deadlock, which loom reports; a second concurrent flight fails an assertion.
 
 use std::{
     sync::Arc,
@@ -60,7 +60,7 @@ impl World {
         })
     }
 
-    /// One attempt; the `number`-th (from 0) comes to what `end` says.
+    /// One attempt; `end` says how the `number`-th (from 0) ends.
     fn fly(&self, launch: Launch, end: fn(usize) -> End) {
         let flying = self.flights.fetch_add(1, Ordering::SeqCst) + 1;
         assert_eq!(flying, 1, "one fetch at a time");
@@ -85,7 +85,7 @@ impl World {
         }
     }
 
-    /// A request, to its end. `None` if it failed.
+    /// Runs a request to completion. `None` if it failed.
     fn request(&self, end: fn(usize) -> End) -> Option<u64> {
         let bell = Arc::new(Bell(Notify::new()));
         let waker = Waker::from(Arc::clone(&bell));
@@ -103,7 +103,7 @@ impl World {
                 Step::Fail(_) => return None,
                 Step::Wait { until } => {
                     bell.0.wait();
-                    // If it was told to come back later, it is later now.
+                    // If it was told to look again later, "later" is now.
                     if self.begun.load(Ordering::SeqCst) > 0 {
                         now = Moment {
                             mono: now.mono.max(until.min(SECOND.as_nanos() as i64)),
@@ -125,7 +125,7 @@ enum End {
 
 fn explore(model: impl Fn() + Sync + Send + 'static) {
     let mut builder = loom::model::Builder::new();
-    // Enough to find every bug of two threads meeting twice; without a bound it takes hours.
+    // Enough to find every bug that needs two threads to meet twice; without a bound it takes hours.
     builder.preemption_bound = Some(3);
     builder.check(model);
 }
@@ -181,7 +181,8 @@ fn an_invalidation_in_between_loses_nobody() {
         let token = Token::new(format!("t{}", generation - 1), SECOND);
         world.slot.invalidate(&token);
         assert!(other.join().unwrap().is_some());
-        // Whatever came first: a request after it is served, by a token that was not taken out.
+        // Whichever came first, a later request is served, by a token that was not taken out of
+        // service.
         assert!(world.request(|_| End::Token).unwrap() > generation);
     });
 }
@@ -259,7 +260,7 @@ fn a_thread_never_goes_back_to_an_old_token() {
     explore(|| {
         let current = Arc::new(Current::empty());
         current.store(lease(1));
-        // Two services of one thread, by turns. From the second look on they remember.
+        // Two services on one thread, alternating. From the second look on they remember.
         let (mut one, mut other) = (Memo::default(), Memo::default());
         for memo in [&mut one, &mut other] {
             assert_eq!(stamped(&current, memo), 1);

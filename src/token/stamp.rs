@@ -1,6 +1,7 @@
-//! What a token leaves on requests: header values, a copy for each few threads.
+//! What a token leaves on requests: header values, with one copy for every few threads.
 //!
-//! Knows header values and threads. Knows nothing of a token's life: whether it was rejected is told to it.
+//! Knows header values and threads. Knows nothing of a token's life: it is told whether it was
+//! rejected.
 
 use std::{
     cell::Cell,
@@ -16,15 +17,15 @@ use http::HeaderValue;
 
 use super::value::Token;
 
-/// The name of a token in service, never used again in this process.
+/// The serial of a token in service, never reused in this process.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Serial(NonZeroU64);
 
 /// One copy of a token's header value.
 ///
-/// What each request writes to is the value's own reference count, which is apart from all others
-/// (see [`Token::header_value`]): one shared count is what makes two cores slower than one. The copy itself is
-/// read, and fits a cache line.
+/// Each request writes only to the value's own reference count, which is apart from all others (see
+/// [`Token::header_value`]): a single shared count would make two cores slower than one. The copy
+/// itself is only read, and fits a cache line.
 #[repr(align(64))]
 pub(crate) struct Stamp {
     header: HeaderValue,
@@ -36,16 +37,16 @@ pub(crate) struct Stamp {
 #[cfg(target_pointer_width = "64")]
 const _: () = assert!(size_of::<Stamp>() == 64, "one line");
 
-/// What a stamp leaves on one request, and the name by which a 401 is reported.
+/// What a stamp leaves on one request, and the serial by which a 401 is reported.
 pub(crate) struct Imprint {
     pub(crate) header: HeaderValue,
     pub(crate) serial: Serial,
 }
 
-/// Copies per token at most: from eight cores on, threads may share one.
+/// The maximum number of copies per token: from eight cores on, threads may share one.
 const MOST_STAMPS: usize = 16;
 
-/// By the thread's number. Fewer copies than places stand there several times.
+/// Indexed by thread number. If there are fewer copies than places, they repeat.
 #[derive(Clone)]
 pub(super) struct Stamps([Arc<Stamp>; MOST_STAMPS]);
 
@@ -54,7 +55,7 @@ impl Serial {
         static NEXT: AtomicU64 = AtomicU64::new(1);
 
         let next = NEXT.fetch_add(1, Ordering::Relaxed);
-        // At a million tokens per second it is there again after half a million years.
+        // At a million tokens per second it wraps around after half a million years.
         Self(NonZeroU64::new(next).unwrap_or(NonZeroU64::MIN))
     }
 }
@@ -90,7 +91,7 @@ impl Stamps {
         in_turn.try_into().ok().map(Self)
     }
 
-    /// The one this thread uses.
+    /// The copy that this thread uses.
     #[inline]
     pub(super) fn mine(&self) -> &Arc<Stamp> {
         let [first, ..] = &self.0;
@@ -106,11 +107,11 @@ impl Stamps {
         self.0.iter().map(|stamp| &**stamp)
     }
 
-    /// From now on each of them says so.
+    /// Marks each of them as rejected.
     pub(super) fn mark_rejected(&self) {
         for stamp in self.all() {
-            // Whoever sees the mark sees who was first: that was noted before. Not written again by each
-            // further 401, since the threads that go elsewhere read it.
+            // Whoever sees the mark also sees who was first, because that was recorded earlier. The
+            // mark is not written again on each further 401, since threads that send elsewhere read it.
             if !stamp.is_rejected() {
                 stamp.rejected.store(true, Ordering::Release);
             }
@@ -133,7 +134,7 @@ fn stripes() -> usize {
     }
 }
 
-/// Threads are numbered in the order in which they first stamp something.
+/// Numbers threads in the order in which they first stamp something.
 #[inline]
 fn thread_number() -> usize {
     const UNNUMBERED: usize = usize::MAX;

@@ -1,4 +1,4 @@
-//! The supplies a cache remembers, by token request, and which are forgotten.
+//! The supplies a cache remembers, by token request, and which of them are forgotten.
 
 use std::{
     collections::HashMap,
@@ -11,7 +11,7 @@ use super::{clock::nanos, request::TokenRequest, supply::Supply};
 
 pub(super) type Supplies = HashMap<TokenRequest, Arc<Supply>, BuildHasherDefault<PassThrough>>;
 
-/// Takes the hash that a request brings along, which has a seed of its own.
+/// Uses the hash that a request carries, which is already seeded.
 #[derive(Default)]
 pub(super) struct PassThrough(u64);
 
@@ -22,7 +22,7 @@ impl Hasher for PassThrough {
         }
     }
 
-    // The discriminants in front of it.
+    // The discriminants in front of the hash.
     fn write_isize(&mut self, kind: isize) {
         self.write_u64(kind.cast_unsigned() as u64);
     }
@@ -36,13 +36,13 @@ impl Hasher for PassThrough {
     }
 }
 
-/// Two lifetimes of a usual token.
+/// Two lifetimes of a typical token.
 const IDLE: Duration = Duration::from_secs(2 * 3600);
 
-/// Forgets what has been idle for long, and then the longest idle until one more fits.
+/// Forgets the supplies idle for too long, then those idle longest until one more fits.
 pub(super) fn make_room(supplies: &mut Supplies, max_tokens: usize, now: i64) {
     let used = |supply: &Arc<Supply>| supply.used.load(Ordering::Relaxed);
-    // The map that is being replaced holds the one reference, this copy the other.
+    // One reference is held by the map that is being replaced, the other by this copy.
     let idle = |supply: &Arc<Supply>| Arc::strong_count(supply) <= 2;
     supplies.retain(|_, supply| !idle(supply) || now.saturating_sub(used(supply)) < nanos(IDLE));
     while supplies.len() >= max_tokens {

@@ -1,8 +1,8 @@
-//! What the slot synchronises with: the real thing, or a model checker's stand-in.
+//! The slot's synchronisation primitives: the real ones, or a model checker's stand-ins.
 //!
-//! Under `--cfg scoped_auth_loom` the same slot is compiled over loom's lock and atomics, and
-//! `slot_model.rs` has loom try every interleaving. Nothing else differs. What a 401 writes (`rejection.rs`,
-//! `stamp.rs`) stays as it is, and is outside the model.
+//! Under `--cfg scoped_auth_loom` the same slot is compiled against loom's lock and atomics, and
+//! `slot_model.rs` has loom try every interleaving. Nothing else differs. What a 401 writes
+//! (`rejection.rs`, `stamp.rs`) is not replaced, and is outside the model.
 
 #[cfg(not(scoped_auth_loom))]
 pub(super) use std::sync::{
@@ -30,7 +30,7 @@ mod model {
 
     use loom::sync::Mutex;
 
-    /// An arc-swap slot as its documentation promises it: each operation is one atomic step.
+    /// An arc-swap slot as its documentation specifies it: each operation is one atomic step.
     pub(in crate::token) struct Swap<T>(Mutex<Option<Arc<T>>>);
 
     impl<T> Swap<T> {

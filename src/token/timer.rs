@@ -1,7 +1,7 @@
 //! Tokio's timers, on whatever runtime there is.
 //!
-//! A runtime without them, or none at all, is an error here and not a panic (where panics unwind, that is:
-//! with `panic = "abort"` nothing can be caught). Knows nothing of what is timed.
+//! A runtime without timers, or no runtime at all, is an error here and not a panic. (This requires
+//! that panics unwind: with `panic = "abort"` nothing can be caught.) Knows nothing of what is timed.
 
 use std::panic::{AssertUnwindSafe, catch_unwind};
 
@@ -9,7 +9,7 @@ use tokio::runtime::Handle;
 
 use crate::error::AuthError;
 
-/// What `make` makes, which has a timer of the current runtime in it.
+/// Returns what `make` creates, which contains a timer of the current runtime.
 pub(super) fn timed<T>(make: impl FnOnce() -> T) -> Result<T, AuthError> {
     if Handle::try_current().is_err() {
         return Err(AuthError::no_runtime());

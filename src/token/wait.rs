@@ -1,8 +1,8 @@
 //! `Acquire`: a request that has to wait for its token.
 //!
-//! A future that looks at the slot, sleeps until the slot's time or a wake-up, and looks again. It
-//! owns the timer; what to wait for, and how long, is the slot's to say. Dropping it takes the
-//! request off the list and stops nothing: the fetch goes on for those who come later.
+//! A future that looks at the slot, sleeps until the time that the slot named or a wake-up, and looks
+//! again. It owns the timer; what to wait for, and how long, is decided by the slot. Dropping it takes
+//! the request off the list and stops nothing: the fetch continues for later callers.
 
 use std::{
     fmt,
@@ -32,9 +32,9 @@ pin_project! {
         ask: Ask,
         #[pin]
         timer: Option<Sleep>,
-        // What the timer is set for, in the slot's time.
+        // When the timer is set to fire, in the slot's time.
         alarm: i64,
-        // When it began to wait, by Tokio's clock, in case the slot's stands still.
+        // When it began to wait, by Tokio's clock, in case the slot's clock stands still.
         since: Option<Instant>,
         waiting: Option<Waiting>,
     }
@@ -47,12 +47,12 @@ pin_project! {
     }
 }
 
-/// A timer never fires sooner than this, or a reading of a coarse clock just short of the alarm
-/// would be looked at in a busy loop.
+/// The minimum delay of a timer. Otherwise a reading of a coarse clock just short of the alarm would
+/// cause a busy loop.
 const SHORTEST_SLEEP: Duration = Duration::from_millis(1);
 
 impl Acquire {
-    /// `rejected`: this request was answered 401 with the token that was in service.
+    /// `rejected`: this request was answered with 401 while carrying the token in service.
     pub(crate) fn new(supply: Arc<Supply>, asker: Option<Asker>, rejected: bool) -> Self {
         let ask = Ask::new(asker, rejected);
         Self {
@@ -103,7 +103,7 @@ impl Future for Acquire {
             if let Some(timer) = this.timer.as_mut().as_pin_mut() {
                 ready!(timer.poll(cx));
             }
-            // It rang: if the slot names the same time again, the timer has to be set again.
+            // The timer fired: if the slot names the same time again, it has to be set again.
             *this.alarm = i64::MIN;
         }
     }

@@ -1,21 +1,21 @@
-//! Who is to be woken: a list of wakers with constant-time entry and exit.
+//! Who is to be woken: a list of wakers with constant-time insertion and removal.
 //!
-//! Plain data for the slot, which holds its lock around every call. Wakers come in as they are kept, and
-//! those that leave are handed back: none is cloned or dropped under that lock.
+//! Plain data for the slot, which holds its lock around every call. Wakers are passed in already
+//! cloned, and removed ones are handed back: none is cloned or dropped under that lock.
 
 use std::{mem, task::Waker};
 
 use crate::error::{AuthError, Kind};
 
-/// Requests that may wait in one slot. Enough for a hundred thousand first requests; beyond it,
-/// waiting would only turn an outage of the token source into one of memory.
+/// The maximum number of requests that wait in one slot. Enough for a hundred thousand initial
+/// requests; beyond that, waiting would only turn an outage of the token source into one of memory.
 const MOST: usize = 131_072;
 
 #[derive(Debug, Default)]
 pub(crate) struct Waiters {
     places: Vec<Option<Waker>>,
     free: Vec<u32>,
-    /// Counts the times everyone was woken. A ticket of an earlier round is void.
+    /// Counts how often everyone was woken. A ticket of an earlier round is void.
     round: u64,
 }
 
@@ -27,8 +27,8 @@ pub(crate) struct Ticket {
 }
 
 impl Waiters {
-    /// Enters the waker, or puts it in the place of the one entered under `ticket`. It is taken if there
-    /// is room, and the replaced one left for it.
+    /// Inserts the waker, or puts it in place of the one registered under `ticket`. The waker is taken
+    /// if there is room, and the replaced one is left in its place.
     pub(crate) fn register(
         &mut self,
         ticket: &mut Option<Ticket>,
@@ -62,7 +62,7 @@ impl Waiters {
         Ok(())
     }
 
-    /// Leaves the list, if still on it.
+    /// Removes the entry from the list, if it is still there.
     pub(crate) fn remove(&mut self, ticket: &mut Option<Ticket>) -> Option<Waker> {
         let ticket = ticket.take()?;
         let waker = self.place(Some(ticket))?.take();

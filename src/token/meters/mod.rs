@@ -1,8 +1,8 @@
-//! What the numbers say: counters, gauges and one histogram through the `metrics` facade.
+//! Metrics: counters, gauges and one histogram through the `metrics` facade.
 //!
-//! One cache has one [`Meters`], one token request one [`TokenMeter`]. With the feature `metrics` they
-//! are `on.rs`; without it they are `off.rs`, the same names with nothing in them, so that nobody who
-//! calls them need know which. They hear of outcomes and durations, never of a token.
+//! Each cache has one [`Meters`], each token request one [`TokenMeter`]. With the feature `metrics`
+//! they are defined in `on.rs`. Without it they are in `off.rs`, under the same names and with nothing
+//! in them, so that callers need not know which. They receive outcomes and durations, never a token.
 
 #[cfg(not(feature = "metrics"))]
 mod off;

@@ -1,4 +1,4 @@
-//! The meters of a crate without the feature `metrics`: no size, no code.
+//! The meters without the feature `metrics`: no size, no code.
 
 use std::time::{Duration, SystemTime};
 

@@ -1,7 +1,8 @@
-//! The meters of a crate with the feature `metrics`. Names, labels and meanings: docs/observability.md.
+//! The meters with the feature `metrics`. Names, labels and meanings: docs/observability.md.
 //!
-//! What every request touches is prepared once per cache: one addition per request, and no look-up.
-//! What happens once an hour (a fetch, a 401) is looked up in the recorder as it happens.
+//! Handles that every request uses are prepared once per cache: one addition per request, and no
+//! lookup. For events that happen about once an hour (a fetch, a 401) the recorder is looked up each
+//! time.
 
 use std::{
     collections::HashSet,
@@ -30,16 +31,17 @@ const REFUSED: &str = "scoped_auth_refused_requests_total";
 const STARVED: &str = "scoped_auth_starved_requests_total";
 const REJECTED: &str = "scoped_auth_rejected_requests_total";
 
-/// Token requests of one cache that have gauges of their own, ever. An application's layers are a handful;
-/// audiences derived from requests may be any number, and each would be a time series for ever.
+/// The maximum number of token requests of one cache that ever get their own gauges. An application has
+/// a handful of layers; audiences derived from requests are unbounded, and each would be a permanent
+/// time series.
 const LABELLED: usize = 32;
 
-/// One cache's.
+/// The meters of one cache.
 pub(crate) struct Meters {
     source: &'static str,
     /// A handle holds the recorder's own type, about which nothing is known; it only counts.
     requests: AssertUnwindSafe<Requests>,
-    /// Kept by name: a token request that is forgotten and comes again has its series still.
+    /// Kept by name: a token request that is forgotten and returns keeps its series.
     labelled: Mutex<HashSet<String>>,
 }
 
@@ -50,8 +52,8 @@ struct Requests {
     waiting: Gauge,
 }
 
-/// One token request's. Dropping it writes nothing: another cache with the same source and request may
-/// be writing to the same series.
+/// The meter of one token request. Dropping it writes nothing: another cache with the same source and
+/// request may be writing to the same series.
 pub(crate) struct TokenMeter(Option<AssertUnwindSafe<Lifetime>>);
 
 struct Lifetime {
@@ -63,12 +65,12 @@ struct Lifetime {
 #[derive(Clone, Copy)]
 pub(crate) struct Rejections(&'static str);
 
-/// One waiting request, for as long as it is there.
+/// Counts one waiting request for as long as it lives.
 pub(crate) struct Waiting(AssertUnwindSafe<Gauge>);
 
 impl Meters {
-    /// Registers every series with a constant set of labels, so that the first failure is a step from
-    /// 0 to 1 and not a series that begins at 1.
+    /// Registers every series with constant labels, so that the first failure is a step from 0 to 1 and
+    /// not a series that starts at 1.
     pub(crate) fn new(source: &'static str) -> Self {
         describe();
         for success in outcome::SUCCESSES {
@@ -108,19 +110,19 @@ impl Meters {
         })))
     }
 
-    /// A request goes out with our token.
+    /// A request is sent with our token.
     #[inline]
     pub(crate) fn stamped(&self) {
         self.requests.stamped.increment(1);
     }
 
-    /// A request goes nowhere: its destination may not see the token, or no audience fits it.
+    /// A request is not sent: its destination may not receive the token, or no audience fits it.
     #[cold]
     pub(crate) fn refused(&self) {
         self.requests.refused.increment(1);
     }
 
-    /// A request ends for want of a token.
+    /// A request fails for lack of a token.
     #[cold]
     pub(crate) fn starved(&self) {
         self.requests.starved.increment(1);
@@ -136,7 +138,7 @@ impl Meters {
         Rejections(self.source)
     }
 
-    /// An attempt came to its end, or was dropped (`took` is `None`).
+    /// An attempt ended, or was dropped (`took` is `None`).
     pub(crate) fn fetched(
         &self,
         outcome: &'static str,
@@ -155,7 +157,7 @@ fn fetches(source: &'static str, outcome: &'static str, reason: &'static str) ->
 }
 
 impl TokenMeter {
-    /// So much of the token's life is left, at this wall-clock time.
+    /// This much of the token's life is left, at this wall-clock time.
     pub(crate) fn left(&self, left: Option<Duration>, wall: SystemTime) {
         if let Some(lifetime) = &self.0 {
             lifetime.left.set(left.unwrap_or_default());

@@ -21,11 +21,11 @@ use crate::{
 /// The longest a request that *could* go out with the live token waits for a better one.
 pub(super) const BETTER_WAIT: Duration = Duration::from_secs(3);
 
-/// A request's business with the slot, from its first look to its last.
+/// A request's dealings with the slot, from its first look to its last.
 #[derive(Debug)]
 pub(crate) struct Ask {
     asker: Option<Asker>,
-    /// This request was answered 401 with the token in service: any other is better.
+    /// This request was answered with 401 while carrying the token in service: any other is better.
     rejected: bool,
     arrival: Option<Arrival>,
     ticket: Option<Ticket>,
@@ -38,7 +38,7 @@ pub(super) struct Arrival {
     pub(super) patient: bool,
 }
 
-/// Under what circumstances a request looks.
+/// The circumstances of a look.
 #[derive(Clone, Copy, Debug)]
 struct Look {
     now: Moment,
@@ -51,7 +51,7 @@ struct Look {
 pub(crate) enum Step {
     Use(Arc<Lease>),
     Fail(AuthError),
-    /// Look again at the latest at this monotonic time; a wake-up may come before.
+    /// Look again at this monotonic time at the latest; a wake-up may come earlier.
     Wait {
         until: i64,
     },
@@ -60,13 +60,14 @@ pub(crate) enum Step {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Need {
     Nothing,
-    /// Serve at once, and see to a refresh, which is early enough at any time soon.
+    /// Serve at once, and start a refresh, which is not urgent.
     Refresh,
-    /// Serve at once, and see to another token: somebody else was answered 401 with this one.
+    /// Serve at once, and fetch another token: someone else was answered with 401 while carrying this
+    /// one.
     Replace,
     /// Worth waiting a little for another one.
     Better,
-    /// There is none to use.
+    /// There is no usable token.
     Token,
 }
 
@@ -104,7 +105,7 @@ impl Ask {
 impl Slot {
     /// One look by a request that may have to wait. Registers `waker` if the answer is to wait.
     ///
-    /// `waited` is how long the request has waited by its own timer's clock, should ours stand still.
+    /// `waited` is how long the request has waited by its own timer's clock, in case ours stands still.
     pub(crate) fn look(
         &self,
         ask: &mut Ask,
@@ -113,7 +114,7 @@ impl Slot {
         allowance: Allowance,
         waited: Duration,
     ) -> (Step, Option<Launch>) {
-        // Cloned before the lock is taken, and what is left here is dropped after it is given back.
+        // Cloned before the lock is taken; what is left here is dropped after it is released.
         let (mut waker, mut left) = (Some(waker.clone()), None);
         let mut state = self.lock();
         let lease = self.current.load_full();
@@ -127,7 +128,7 @@ impl Slot {
         let step = match step {
             Step::Wait { .. } => match state.waiters.register(&mut ask.ticket, &mut waker) {
                 Ok(()) => step,
-                // No room to wait for a better one.
+                // There is no room to wait for a better one.
                 Err(full) => held
                     .filter(|held| held.edges().phase(now) != Phase::Expired)
                     .map_or(Step::Fail(full), Step::Use),
@@ -176,7 +177,7 @@ impl Slot {
         }
     }
 
-    /// Waits a little for a better token than `lease`, which is good to be sent.
+    /// Waits a little for a better token than `lease`, which may still be sent.
     fn better_or(
         &self,
         state: &mut State,
@@ -206,7 +207,7 @@ impl Slot {
         }
     }
 
-    /// Waits for a token: there is none to be sent. `expired` is what there was.
+    /// Waits for a token, because there is none to send. `expired` is the previous one.
     fn any(
         &self,
         state: &mut State,
@@ -221,7 +222,7 @@ impl Slot {
         let max_wait = self.limits.max_wait;
         let deadline = arrival.at.saturating_add(nanos(max_wait));
         if waited >= max_wait || now.mono >= deadline {
-            // With a `max_wait` of zero nobody waits, and a fetch begins for those who come later.
+            // With a `max_wait` of zero nobody waits, and a fetch starts for later callers.
             let launch = self.drive_for(state, expired, Need::Token, look).begun();
             return (Step::Fail(state.waited_in_vain(max_wait)), launch);
         }
@@ -249,7 +250,7 @@ impl Slot {
 }
 
 impl Arrival {
-    /// An attempt has come to its end since.
+    /// True if an attempt has ended since.
     fn was_judged(&self, state: &State) -> bool {
         state.verdicts != self.verdicts
     }

@@ -1,5 +1,5 @@
-//! May a fetch be begun now, and by whom: at most one is in flight, and no attempt starts before its
-//! time.
+//! Whether a fetch may start now, and who starts it: at most one is in flight, and no attempt starts
+//! before its time.
 
 use std::{sync::atomic::Ordering, time::Duration};
 
@@ -17,20 +17,20 @@ use crate::token::{
     turns::Turn,
 };
 
-/// A flight without a verdict for this much longer than an attempt may take is taken over.
+/// A flight without a verdict this much longer than an attempt may take is taken over.
 const TAKEOVER_GRACE: Duration = Duration::from_secs(1);
 
 /// After a failure, a request waits for the next attempt only if it starts within this.
 pub(super) const NEAR: Duration = Duration::from_secs(1);
 
-/// What whoever looks may begin.
+/// What a caller may start.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Allowance {
     /// There is no runtime to fetch on.
     Nothing,
-    /// What is needed now, and it will queue: as many fetches as may run at once do so.
+    /// What is needed now, but it will queue: the maximum number of fetches is already running.
     Queued,
-    /// What is needed now; of refreshes ahead of time, enough have begun.
+    /// What is needed now; enough refreshes ahead of time have started.
     Needed,
     Anything,
 }
@@ -39,32 +39,32 @@ impl Allowance {
     pub(super) fn covers(self, need: Need) -> bool {
         match need {
             Need::Nothing => false,
-            // The token is still good.
+            // The token is still valid.
             Need::Refresh => self == Self::Anything,
             Need::Replace | Need::Better | Need::Token => self != Self::Nothing,
         }
     }
 }
 
-/// Permission, and duty, to start exactly one fetch.
+/// The permission, and obligation, to start exactly one fetch.
 #[derive(Debug)]
 #[must_use = "a flight that is never launched blocks its slot until it is taken over"]
 pub(crate) struct Launch {
     pub(crate) id: u64,
-    /// It refreshes a token that is still good, and so counts towards the rate of those.
+    /// It refreshes a token that is still valid, and so counts towards the rate of such refreshes.
     pub(crate) ahead: bool,
-    /// The task of the flight this one takes over from; to be aborted outside the lock.
+    /// The task of the flight that this one takes over from; to be aborted outside the lock.
     pub(crate) supersedes: Option<AbortHandle>,
     /// That flight's turn; to be taken away outside the lock.
     pub(crate) overdue: Option<Turn>,
 }
 
-/// Why a flight is not to ask.
+/// Why a flight must not ask.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(crate) enum Missed {
-    /// Another one flies in its place.
+    /// Another flight has taken its place.
     Flight,
-    /// Its turn was taken away, because it was not seen to begin.
+    /// Its turn was taken away, because it did not start in time.
     Turn,
 }
 
@@ -84,7 +84,7 @@ impl Drive {
 }
 
 impl Limits {
-    /// When a flight that departs `now` may be taken over.
+    /// When a flight that departs at `now` may be taken over.
     pub(crate) fn overdue_at(&self, now: Moment) -> i64 {
         now.mono.saturating_add(self.takeover_after())
     }
@@ -95,7 +95,7 @@ impl Limits {
 }
 
 impl Slot {
-    /// Sees to it that a fetch is in flight, if one may be for this need.
+    /// Ensures that a fetch is in flight, if one is allowed for this need.
     pub(super) fn drive(
         &self,
         state: &mut State,
@@ -110,7 +110,7 @@ impl Slot {
                 return Drive::InFlight { until };
             }
             if !flight.cleared && allowance == Allowance::Queued {
-                // It stands in line. Whoever took over would begin at its end.
+                // It is queued. A flight that took over would have to queue behind it.
                 let until = now.mono.saturating_add(nanos(NEAR));
                 return Drive::InFlight { until };
             }
@@ -148,8 +148,8 @@ impl Slot {
         })
     }
 
-    /// Flight `id` has its turn, and is about to take off. False if it was taken over while it stood in
-    /// line: the turn is given back.
+    /// Flight `id` has its turn, and is about to take off. Returns false if it was taken over while it
+    /// was queued: the turn is given back.
     pub(crate) fn clear(&self, id: u64, now: Moment, turn: Option<Turn>) -> bool {
         let mut state = self.lock();
         let Some(flight) = state.flight.as_mut().filter(|flight| flight.id == id) else {

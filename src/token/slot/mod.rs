@@ -1,10 +1,10 @@
 //! The slot: the token in service, at most one fetch in flight, and everyone who waits for it.
 //!
-//! Here the two roads meet. Requests look at the lease without a lock; only when there is something
-//! to decide do they take the state's mutex. The slot decides and remembers. It starts nothing: a
-//! fetch is launched by whoever received a [`Launch`] (see [`crate::token::supply`]), timers belong
-//! to the waiters (see [`crate::token::wait`]). Of a fetch it keeps a handle to stop it, and its turn. It
-//! never reads a clock, and knows no source and no HTTP.
+//! This is where requests and tokens meet. Requests read the lease without a lock, and take the state's
+//! mutex only when there is something to decide. The slot decides and remembers. It starts nothing: a
+//! fetch is launched by whoever received a [`Launch`] (see [`crate::token::supply`]), and timers belong
+//! to the waiters (see [`crate::token::wait`]). Of a fetch it keeps only a handle to stop it, and its
+//! turn. It never reads a clock, and knows no source and no HTTP.
 //!
 //! # States
 //!
@@ -21,21 +21,21 @@
 //!        └────────────────────────────────────────────┘
 //! ```
 //!
-//! What holds in every state, and is checked by loom (`slot_model.rs`):
+//! The following holds in every state, and is checked by loom (`slot_model.rs`):
 //!
-//! - At most one flight has the current id. A verdict with an older id (a superseded flight that
-//!   came back after all) may still publish a better token, and changes nothing else.
+//! - At most one flight has the current ID. A verdict with an older ID (a superseded flight that
+//!   returned after all) may still publish a better token, and changes nothing else.
 //! - A lease is published before anyone is woken, and a waiter looks and registers in one critical
 //!   section: a wake-up can be neither lost nor early.
-//! - Code of others runs outside the lock: wakers are cloned, called and dropped there, and so is a
-//!   source's error dropped. A poisoned mutex says nothing about the data: it is used as it is.
+//! - Foreign code runs outside the lock: wakers are cloned, called and dropped there, and so is a
+//!   source's error dropped. A poisoned mutex says nothing about the data, so it is used anyway.
 //!
 //! | file | its job |
 //! | --- | --- |
 //! | `state.rs` | what the mutex guards |
 //! | `ask.rs` | a request that looks: use the token, wait, or fail |
-//! | `drive.rs` | may a fetch be begun now, and by whom |
-//! | `landing.rs` | an attempt that came to its end, or did not |
+//! | `drive.rs` | whether a fetch may start now, and who starts it |
+//! | `landing.rs` | an attempt that ended, or was abandoned |
 
 mod ask;
 mod drive;
@@ -65,7 +65,7 @@ use super::{
 };
 use crate::asker::Asker;
 
-/// The durations a slot goes by; validated by the cache's builder.
+/// The durations a slot uses; validated by the cache's builder.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Limits {
     pub(crate) lead: Duration,
@@ -78,8 +78,8 @@ pub(crate) struct Limits {
 #[repr(C)]
 pub(crate) struct Slot {
     current: Current,
-    /// Until then (monotonic nanoseconds) a request with a live token need not take the lock: there
-    /// is nothing to begin. A hint; the state decides.
+    /// Until then (monotonic nanoseconds) a request with a live token need not take the lock, because
+    /// there is nothing to start. A hint; the state decides.
     quiet_until: AtomicI64,
     state: Mutex<State>,
     limits: Limits,
@@ -95,18 +95,19 @@ impl Slot {
         }
     }
 
-    /// An imprint of the stamp of a token about which there is nothing to decide: it is fresh, or due and seen
-    /// to. No lock, no allocation.
+    /// An imprint of the stamp of a token that needs no decision: it is fresh, or it is due and a
+    /// refresh is already taken care of. No lock, no allocation.
     #[inline]
     pub(crate) fn warm(&self, memo: &mut Memo, now: Moment) -> Option<Imprint> {
-        // As `or_else` it is 19 instructions more (`benches/instructions`): the imprint is moved once more.
+        // Written as `or_else` it takes 19 more instructions (`benches/instructions`): the imprint is
+        // moved once more.
         match self.current.recall(memo, now) {
             Some(imprint) => Some(imprint),
             None => self.look_again(memo, now),
         }
     }
 
-    /// The same, for those who remember nothing.
+    /// The same, for callers that remember nothing.
     pub(crate) fn peek(&self, now: Moment) -> Option<Imprint> {
         self.current.peek(now).or_else(|| self.seen_to(now))
     }
@@ -117,9 +118,9 @@ impl Slot {
         unquestioned.or_else(|| self.seen_to(now))
     }
 
-    /// The same of a token that is due for a refresh and good for everyone, where there is nothing to begin: a
-    /// refresh is under way, or it is too early for the next. Requests go out meanwhile as they do when none is
-    /// due.
+    /// The same for a token that is due for a refresh and valid for everyone, if there is nothing to
+    /// start: a refresh is under way, or it is too early for the next one. Meanwhile requests are sent
+    /// as they are when no refresh is due.
     fn seen_to(&self, now: Moment) -> Option<Imprint> {
         if !self.is_quiet(now) {
             return None;
@@ -130,7 +131,7 @@ impl Slot {
         Some(held.stamp().imprint())
     }
 
-    /// The token about which there is nothing to decide.
+    /// The token, if it needs no decision.
     pub(crate) fn warm_token(&self, now: Moment) -> Option<Token> {
         let lease = self.current.load();
         lease
@@ -139,8 +140,8 @@ impl Slot {
             .map(|lease| lease.token().clone())
     }
 
-    /// An imprint of the stamp of a token that is due for a refresh but good to be sent, and the refresh to
-    /// launch if it is this caller's turn.
+    /// An imprint of the stamp of a token that is due for a refresh but may still be sent, and the
+    /// refresh to launch if it is up to this caller.
     pub(crate) fn stale(
         &self,
         now: Moment,
@@ -160,7 +161,7 @@ impl Slot {
         Some((imprint, self.tend(now, allowance)))
     }
 
-    /// Begins a refresh if one is due and nobody else flies: for those who do not wait for it.
+    /// Starts a refresh if one is due and none is in flight: for callers that do not wait for it.
     pub(crate) fn tend(&self, now: Moment, allowance: Allowance) -> Option<Launch> {
         let mut state = self.lock();
         let lease = self.current.load();
@@ -200,8 +201,8 @@ impl Slot {
         }
     }
 
-    /// The earliest time (monotonic nanoseconds) at which somebody should look at this slot again in
-    /// order to keep its token fresh.
+    /// The earliest time (monotonic nanoseconds) at which this slot must be checked again in order to
+    /// keep its token fresh.
     pub(crate) fn next_due(&self, now: Moment) -> i64 {
         let state = self.lock();
         let lease = self.current.load();
@@ -218,22 +219,22 @@ impl Slot {
         }
     }
 
-    /// The task of flight `id` can be stopped by `abort`.
+    /// Registers `abort`, which can stop the task of flight `id`.
     pub(crate) fn attach(&self, id: u64, abort: AbortHandle) {
         let mut state = self.lock();
-        // Otherwise it came to its verdict, or was taken over, before it could be attached.
+        // Otherwise it returned its verdict, or was taken over, before it could be attached.
         if let Some(flight) = state.flight.as_mut().filter(|flight| flight.id == id) {
             flight.abort = Some(abort);
         }
     }
 
-    /// Nobody is left who could want the token: the task in flight, if any, is to be stopped.
+    /// Nobody who could want the token is left: returns the handle to stop the task in flight, if any.
     pub(crate) fn close(&mut self) -> Option<AbortHandle> {
         let state = self.state.get_mut().unwrap_or_else(PoisonError::into_inner);
         state.flight.take().and_then(|flight| flight.abort)
     }
 
-    /// There is nothing to begin.
+    /// True if there is nothing to start.
     fn is_quiet(&self, now: Moment) -> bool {
         now.mono < self.quiet_until.load(Ordering::Relaxed)
     }
@@ -297,7 +298,7 @@ mod tests {
             let late = Ok((token("bad"), at(3400)));
             let _ = slot.finish(before, late, at(3404), 0.0);
             assert!(slot.warm_token(at(3404)).is_none(), "{superseded}");
-            // What was asked for afterwards is the server's word.
+            // The response to a fetch that began afterwards counts.
             let next = next.unwrap_or_else(|| begin(&slot, at(3410)));
             let _ = slot.finish(next, Ok((token("bad"), at(3410))), at(3410), 0.0);
             assert!(slot.warm_token(at(3410)).is_some(), "{superseded}");
@@ -323,7 +324,7 @@ mod tests {
         let overdue = stale.plus(2 * SECOND);
         assert!(warm(overdue).is_none(), "nothing was heard of it");
 
-        // It fails: until its pace allows another, there is nothing to begin.
+        // It fails: until its pace allows another, there is nothing to start.
         let error = crate::error::AuthError::new(crate::error::Kind::Source, "broken");
         let _ = slot.finish(id, Err(error), stale, 0.0);
         assert!(warm(stale).is_some());

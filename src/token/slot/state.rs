@@ -1,5 +1,5 @@
-//! What the slot's mutex guards. Plain data: it decides when the next attempt may start, and nothing
-//! else.
+//! What the slot's mutex guards. Plain data: the only thing it decides is when the next attempt may
+//! start.
 
 use std::{
     sync::Arc,
@@ -19,13 +19,13 @@ pub(super) struct State {
     pub(super) flight: Option<Flight>,
     pub(super) waiters: Waiters,
     pub(super) pace: Pace,
-    /// Flights begun; the id of the next one.
+    /// Number of flights begun; the ID of the next one.
     pub(super) flights: u64,
-    /// Attempts that came to an end.
+    /// Number of attempts that ended.
     pub(super) verdicts: u64,
-    /// Verdicts in a row that failed when there was no usable token at the start of the attempt.
+    /// Consecutive failed verdicts of attempts that started without a usable token.
     pub(super) failed_dry: u32,
-    /// Flights in a row whose task was dropped without a verdict.
+    /// Consecutive flights whose task was dropped without a verdict.
     pub(super) abandoned: u32,
     pub(super) generation: u64,
     /// The application took the token out of service; the next one may be fetched at once.
@@ -36,27 +36,27 @@ pub(super) struct State {
 
 pub(super) struct Flight {
     pub(super) id: u64,
-    /// When it was begun, had its turn, and departed: the last of these.
+    /// The latest of when it was begun, got its turn, and departed.
     pub(super) started: i64,
-    /// It has had its turn. Until then it stands in line for one.
+    /// It got its turn. Until then it is queued for one.
     pub(super) cleared: bool,
     pub(super) dry: bool,
     pub(super) abort: Option<AbortHandle>,
-    /// Its turn. Kept here, because a task in a runtime that does not run gives nothing back.
+    /// Its turn. Kept here, because a task in a runtime that is not running gives nothing back.
     pub(super) turn: Option<Turn>,
-    /// The start of the attempt before it.
+    /// The start of the previous attempt.
     pub(super) after: Moment,
 }
 
-/// A token that was taken out of service while it was asked for: what was asked before may still be answered
-/// with it.
+/// A token that was taken out of service during a fetch: requests sent before that may still be
+/// answered with it.
 pub(super) struct Refused {
     pub(super) token: Token,
     /// The first flight that was begun afterwards.
     pub(super) until: u64,
 }
 
-/// What has been going wrong since the last success.
+/// What has gone wrong since the last success.
 #[derive(Clone, Debug)]
 pub(crate) struct Trouble {
     pub(crate) error: AuthError,
