@@ -101,7 +101,8 @@ impl AuthError {
         self.failure.kind == Kind::Destination
     }
 
-    /// True if trying again later can succeed: the failure is the token source's, not the request's.
+    /// True if trying again later can succeed: the token source failed, or too many requests are waiting
+    /// for it; the request itself is fine.
     pub fn is_transient(&self) -> bool {
         !matches!(
             self.failure.kind,

@@ -43,6 +43,7 @@
 //! [what it costs](guide::what_it_costs), [a fleet on a node](guide::fleet),
 //! [limitations](guide::limitations), [mTLS and bound tokens](guide::mtls_and_bound_tokens), the
 //! [threat model](guide::threat_model), and [how it works inside](guide::inside).
+//!
 //! # Where to place the layer
 //!
 //! Place it inside retry and redirect layers, so that each attempt carries the token current at that

@@ -42,7 +42,8 @@ impl<S: TokenSource> TokenCacheBuilder<S> {
 
     /// Sets how long before its expiry a token is refreshed. Default: 225 s; from 1 s to 24 h.
     ///
-    /// Whatever is set here, a token is used for half its life before it is refreshed. More than 225 s
+    /// Whatever is set here, a token is used for half its life before it is refreshed, unless its source
+    /// does not know its life and asks for an earlier refresh, as the token file does. More than 225 s
     /// is of no use with the metadata server: it returns the same token until 300 s (GCE) or 240 s
     /// (serverless) are left, so any request before then is wasted.
     pub fn refresh_lead(mut self, lead: Duration) -> Self {
