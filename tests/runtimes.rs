@@ -187,51 +187,6 @@ fn s085_who_stands_in_line_for_a_runtime_that_fell_idle_swallows_no_turn() {
     drop(idle);
 }
 
-#[test]
-fn s085_those_in_line_for_a_runtime_that_fell_idle_hold_up_nobody_else() {
-    let source = all_turns_hang();
-    // An attempt and a second once, and not for each 16 of them.
-    let cache = impatient(&source).max_wait(Duration::from_secs(6));
-    let cache = cache.build().unwrap();
-    let idle = fall_idle_with(10 * TURNS, &cache, &source);
-    let lively = current_thread();
-    lively.block_on(cache.token(&numbered(1_000))).unwrap();
-    // They wait until somebody asks for them; then it is theirs.
-    assert_eq!(source.calls(), TURNS + 1);
-    for one in lively.block_on(ask_for_all(10 * TURNS, &cache)) {
-        one.unwrap();
-    }
-    drop(idle);
-}
-
-#[test]
-fn s085_who_stood_in_line_for_an_idle_runtime_stands_there_anew_when_it_runs() {
-    const KEYS: usize = 3 * TURNS;
-
-    let source = all_turns_hang();
-    let cache = impatient(&source).build().unwrap();
-    let idle = current_thread();
-    let all: Vec<_> = (0..KEYS)
-        .map(|key| {
-            let cache = cache.clone();
-            idle.spawn(async move { cache.token(&numbered(key)).await.map(drop) })
-        })
-        .collect();
-    idle.block_on(async {
-        while source.calls() < TURNS {
-            tokio::task::yield_now().await;
-        }
-    });
-    // Somebody else finds the runtime idle, and those in line for it are told to wait no longer.
-    current_thread()
-        .block_on(cache.token(&numbered(1_000)))
-        .unwrap();
-    assert_eq!(source.calls(), TURNS + 1);
-    for one in idle.block_on(join_all(all)) {
-        one.unwrap().unwrap();
-    }
-}
-
 /// Whoever notices that turns were not given back is the one that waits for longest, and keeps its place.
 #[test]
 fn s085_who_notices_keeps_its_place_in_the_line() {

@@ -14,13 +14,7 @@ use std::{
 use tokio::{runtime::Handle, time::Instant};
 
 use super::{
-    clock::Moment,
-    events,
-    fetcher::Fetcher,
-    request::TokenRequest,
-    slot::Missed,
-    supply::Supply,
-    turns::{Next, Turn},
+    clock::Moment, events, fetcher::Fetcher, request::TokenRequest, slot::Missed, supply::Supply,
 };
 
 /// A flight that has no turn yet.
@@ -47,37 +41,6 @@ impl Queued {
             runtime,
         }
     }
-
-    /// Stands in the line of its cache.
-    pub(super) fn enter(self, fetcher: &Fetcher) {
-        fetcher.turns.enter(self.runtime.id(), self);
-    }
-
-    fn take_off(self, fetcher: &Arc<Fetcher>, turn: Turn, now: Moment) {
-        let Some(supply) = self.supply.upgrade() else {
-            return;
-        };
-        // Otherwise another one flies in its place.
-        if supply.slot().clear(self.id, now, Some(turn)) {
-            let flight = Flight {
-                id: self.id,
-                supply: self.supply,
-                fetcher: Arc::clone(fetcher),
-                landed: false,
-            };
-            // `spawn` does not carry the caller's span along: the fetch is nobody's in particular.
-            let task = self.runtime.spawn(flight.fly(supply.request().clone()));
-            supply.slot().attach(self.id, task.abort_handle());
-        }
-    }
-
-    /// Whoever waits for it, in a runtime that runs, begins anew.
-    fn give_way(self, now: Moment) {
-        if let Some(supply) = self.supply.upgrade() {
-            supply.slot().withdraw(self.id, now);
-            supply.note_landing();
-        }
-    }
 }
 
 /// Whoever is next in line takes off, as long as there are turns.
@@ -91,10 +54,26 @@ pub(super) fn serve_line(fetcher: &Arc<Fetcher>, now: Moment) {
         return;
     };
     let until = fetcher.limits.overdue_at(now);
-    while let Some(next) = fetcher.turns.next(now.mono, until) {
-        match next {
-            Next::Turn(queued, turn) => queued.take_off(fetcher, turn, now),
-            Next::Stranded(queued) => queued.give_way(now),
+    while let Some((queued, turn)) = fetcher.turns.next(now.mono, until) {
+        let Queued {
+            id,
+            supply,
+            runtime,
+        } = queued;
+        let Some(supply) = supply.upgrade() else {
+            continue;
+        };
+        // Otherwise another one flies in its place.
+        if supply.slot().clear(id, now, Some(turn)) {
+            let flight = Flight {
+                id,
+                supply: Arc::downgrade(&supply),
+                fetcher: Arc::clone(fetcher),
+                landed: false,
+            };
+            // `spawn` does not carry the caller's span along: the fetch is nobody's in particular.
+            let task = runtime.spawn(flight.fly(supply.request().clone()));
+            supply.slot().attach(id, task.abort_handle());
         }
     }
 }

@@ -190,10 +190,9 @@ impl Supply {
         if launch.ahead {
             self.fetcher.refreshes.charge(now.mono);
         }
-        if let Some(overdue) = launch.overdue {
-            self.fetcher.turns.take_away(&overdue);
-        }
-        Queued::new(launch.id, self, runtime.clone()).enter(&self.fetcher);
+        drop(launch.freed);
+        let queued = Queued::new(launch.id, self, runtime.clone());
+        self.fetcher.turns.enter(queued);
         serve_line(&self.fetcher, now);
     }
 }

@@ -55,8 +55,8 @@ pub(crate) struct Launch {
     pub(crate) ahead: bool,
     /// The task of the flight that this one takes over from; to be aborted outside the lock.
     pub(crate) supersedes: Option<AbortHandle>,
-    /// That flight's turn; to be taken away outside the lock.
-    pub(crate) overdue: Option<Turn>,
+    /// That flight's turn; to be given back outside the lock.
+    pub(crate) freed: Option<Turn>,
 }
 
 /// Why a flight must not ask.
@@ -144,7 +144,7 @@ impl Slot {
             id,
             ahead: need == Need::Refresh,
             supersedes: superseded.as_mut().and_then(|flight| flight.abort.take()),
-            overdue: superseded.and_then(|flight| flight.turn),
+            freed: superseded.and_then(|flight| flight.turn),
         })
     }
 

@@ -92,7 +92,11 @@ impl Slot {
 
     /// The task of flight `id` was dropped without a verdict: somebody else must fly.
     pub(crate) fn abandon(&self, id: u64, now: Moment, draw: f64) {
-        self.clear_away(id, now, |state, flight| {
+        let (woken, _dropped_unlocked) = {
+            let mut state = self.lock();
+            let Some(flight) = state.flight.take_if(|flight| flight.id == id) else {
+                return;
+            };
             state.abandoned = state.abandoned.saturating_add(1);
             // Once is a runtime that went away. A runtime that drops every task it is given must
             // not be asked in a tight loop.
@@ -101,21 +105,6 @@ impl Slot {
             } else {
                 state.pace.not_made(flight.after);
             }
-        });
-    }
-
-    /// Flight `id` has no turn, and is not to wait for one any longer: whoever wants one flies in its place.
-    pub(crate) fn withdraw(&self, id: u64, now: Moment) {
-        self.clear_away(id, now, |state, flight| state.pace.not_made(flight.after));
-    }
-
-    fn clear_away(&self, id: u64, now: Moment, note: impl FnOnce(&mut State, &Flight)) {
-        let (woken, _dropped_unlocked) = {
-            let mut state = self.lock();
-            let Some(flight) = state.flight.take_if(|flight| flight.id == id) else {
-                return;
-            };
-            note(&mut state, &flight);
             self.note_quiet(&state, self.current.load().as_deref(), now);
             (state.waiters.drain(), flight)
         };
