@@ -3,7 +3,7 @@
 //! Reasons name members and rules, never what the body held: a body with one bad member may have a good
 //! token in another.
 
-use std::{borrow::Cow, time::Duration};
+use std::time::Duration;
 
 use zeroize::Zeroizing;
 
@@ -27,7 +27,7 @@ pub(super) fn access_token(body: &[u8]) -> Result<Token, AuthError> {
             Fault::Incomplete => "the JSON breaks off, or there is none",
             Fault::NotJson => "it is not JSON",
             Fault::NotObject => "it is not a JSON object",
-            Fault::Repeated => "it says the same thing twice",
+            Fault::Repeated => "a member is there twice",
         })
     })?;
     let Some(secret) = secret else {
@@ -39,8 +39,8 @@ pub(super) fn access_token(body: &[u8]) -> Result<Token, AuthError> {
             "access_token is not an RFC 6750 token of 1 to 8192 characters",
         ));
     };
-    match kind.map(serde_json::from_str::<Cow<'_, str>>) {
-        Some(Ok(kind)) if kind.eq_ignore_ascii_case("bearer") => {}
+    match kind.map(unescaped) {
+        Some(Some(kind)) if kind.eq_ignore_ascii_case("bearer") => {}
         Some(_) => return Err(wrong("token_type is not Bearer")),
         None => return Err(wrong("token_type is missing")),
     }

@@ -6,7 +6,10 @@
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use base64::{Engine as _, prelude::BASE64_URL_SAFE_NO_PAD as BASE64URL};
+use base64::{
+    Engine as _, alphabet,
+    engine::general_purpose::{GeneralPurpose, NO_PAD},
+};
 use zeroize::Zeroizing;
 
 use super::{
@@ -55,7 +58,14 @@ fn numeric_date(json: &str) -> Option<SystemTime> {
     UNIX_EPOCH.checked_add(Duration::from_secs(seconds::whole(json, LATEST)?))
 }
 
-/// base64url without padding (RFC 7515, section 2), in a buffer that never grows.
+/// base64url without padding (RFC 7515, section 2). Bits left over at the end are not looked at: whether they
+/// make a token invalid is for whoever verifies it to say (RFC 4648, section 3.5).
+const BASE64URL: GeneralPurpose = GeneralPurpose::new(
+    &alphabet::URL_SAFE,
+    NO_PAD.with_decode_allow_trailing_bits(true),
+);
+
+/// In a buffer that never grows.
 fn decoded(part: &str) -> Result<Zeroizing<Vec<u8>>, Fault> {
     if part.is_empty() {
         return Err(Fault::NotJwt);
@@ -128,6 +138,11 @@ mod tests {
         }
         let (header, claims) = (encoded(b"{}"), encoded(br#"{"exp":1}"#));
         assert_eq!(expiry(&format!("{header}.{claims}.c2ln")), at(1));
+        assert_eq!(
+            expiry(&format!("{header}.{claims}.0B")),
+            at(1),
+            "bits are left over"
+        );
         let long = "x".repeat(LONGEST_TOKEN);
         for token in [
             String::new(),
