@@ -10,6 +10,7 @@
 mod support;
 
 use std::{
+    ops::Range,
     sync::{Arc, Mutex, mpsc},
     thread,
     time::{Duration, Instant},
@@ -113,6 +114,22 @@ fn all_turns_hang() -> Script {
     })
 }
 
+/// The same, and the keys of the others in their order.
+fn all_turns_hang_then_order() -> (Script, Arc<Mutex<Vec<usize>>>) {
+    let order = Arc::new(Mutex::new(Vec::new()));
+    let seen = Arc::clone(&order);
+    let source = Script::new(move |call| {
+        if call.number <= TURNS {
+            return Answer::hang();
+        }
+        let scopes = call.request.scopes().unwrap();
+        let key = scopes.iter().next().unwrap().parse().unwrap();
+        seen.lock().unwrap().push(key);
+        Answer::token("tok", 3599)
+    });
+    (source, order)
+}
+
 fn impatient(source: &Script) -> TokenCacheBuilder<Script> {
     TokenCache::builder(source.clone()).attempt_timeout(Duration::from_millis(300))
 }
@@ -190,17 +207,7 @@ fn s085_who_stands_in_line_for_a_runtime_that_fell_idle_swallows_no_turn() {
 /// Whoever notices that turns were not given back is the one that waits for longest, and keeps its place.
 #[test]
 fn s085_who_notices_keeps_its_place_in_the_line() {
-    let order = Arc::new(Mutex::new(Vec::new()));
-    let seen = Arc::clone(&order);
-    let source = Script::new(move |call| {
-        if call.number <= TURNS {
-            return Answer::hang();
-        }
-        let scopes = call.request.scopes().unwrap();
-        let key: usize = scopes.iter().next().unwrap().parse().unwrap();
-        seen.lock().unwrap().push(key);
-        Answer::token("tok", 3599)
-    });
+    let (source, order) = all_turns_hang_then_order();
     let cache = impatient(&source).build().unwrap();
     let idle = fall_idle_with(TURNS, &cache, &source);
     current_thread().block_on(async {
@@ -218,6 +225,29 @@ fn s085_who_notices_keeps_its_place_in_the_line() {
     });
     assert!(order.lock().unwrap().iter().copied().eq(100..132));
     drop(idle);
+}
+
+/// Turns that are late do not mean that nobody runs.
+#[test]
+fn s085_a_stall_of_the_only_runtime_changes_nothing_in_its_line() {
+    const IN_LINE: Range<usize> = TURNS..2 * TURNS;
+
+    let (source, order) = all_turns_hang_then_order();
+    let cache = impatient(&source).build().unwrap();
+    current_thread().block_on(async {
+        // Their callers have left.
+        for key in 0..2 * TURNS {
+            assert!(cache.token(&numbered(key)).now_or_never().is_none());
+        }
+        while source.calls() < TURNS {
+            tokio::task::yield_now().await;
+        }
+        // Longer than an attempt and a second.
+        thread::sleep(Duration::from_millis(1_500));
+        cache.token(&numbered(1_000)).await.unwrap();
+    });
+    let fetched = order.lock().unwrap();
+    assert!(fetched.iter().copied().eq(IN_LINE.chain([1_000])));
 }
 
 #[test]
