@@ -126,6 +126,11 @@ impl Slot {
             };
         }
         let mut superseded = state.flight.take();
+        let after = match &superseded {
+            // It was no attempt: the previous one is the one before it.
+            Some(flight) if !flight.departed => flight.after,
+            _ => state.pace.last_start(),
+        };
         let id = state.flights;
         state.flights = id.wrapping_add(1);
         let dry = lease.is_none_or(|lease| lease.edges().phase(now) == Phase::Expired);
@@ -133,10 +138,11 @@ impl Slot {
             id,
             started: now.mono,
             cleared: false,
+            departed: false,
             dry,
             abort: None,
             turn: None,
-            after: state.pace.last_start(),
+            after,
         });
         state.pace.started(now);
         self.note_quiet(state, lease, now);
@@ -164,7 +170,7 @@ impl Slot {
     /// The task of flight `id` runs, and is about to ask: its time counts from now.
     pub(crate) fn depart(&self, id: u64, now: Moment) -> Result<(), Missed> {
         let mut state = self.lock();
-        let Some(flight) = state.flight.as_ref().filter(|flight| flight.id == id) else {
+        let Some(flight) = state.flight.as_mut().filter(|flight| flight.id == id) else {
             return Err(Missed::Flight);
         };
         if let Some(turn) = &flight.turn
@@ -172,6 +178,7 @@ impl Slot {
         {
             return Err(Missed::Turn);
         }
+        flight.departed = true;
         self.start(&mut state, now);
         Ok(())
     }

@@ -285,6 +285,30 @@ mod tests {
     }
 
     #[test]
+    fn an_attempt_that_never_began_is_none_even_if_it_was_taken_over() {
+        let at = |seconds: u32| Moment { mono: 0, wall: 0 }.plus(seconds * SECOND);
+        let begin = |slot: &Slot, now| slot.tend(now, Allowance::Anything).unwrap().id;
+        for taken_over in [false, true] {
+            let slot = Slot::new(LIMITS);
+            let token = Token::new("tok", 3600 * SECOND);
+            let _ = slot.finish(begin(&slot, at(0)), Ok((token, at(0))), at(0), 0.0);
+            for when in [3500, 3520, 3540, 3560, 3580, 3598] {
+                let error = crate::error::AuthError::new(crate::error::Kind::Source, "busy");
+                let _ = slot.finish(begin(&slot, at(when)), Err(error), at(when), 1.0);
+            }
+            // The expiry is worth an attempt of its own. It has its turn, on a runtime that is not running.
+            let mut id = begin(&slot, at(3600));
+            assert!(slot.clear(id, at(3600), None));
+            if taken_over {
+                id = begin(&slot, at(3602));
+            }
+            slot.abandon(id, at(3602), 1.0);
+            let due = slot.next_due(at(3602)) <= at(3602).mono;
+            assert!(due, "taken over: {taken_over}");
+        }
+    }
+
+    #[test]
     fn what_was_asked_for_before_an_invalidation_does_not_undo_it() {
         let at = |seconds: u32| Moment { mono: 0, wall: 0 }.plus(seconds * SECOND);
         let token = |name| Token::new(name, 3600 * SECOND);

@@ -40,6 +40,8 @@ pub(super) struct Flight {
     pub(super) started: i64,
     /// It got its turn. Until then it is queued for one.
     pub(super) cleared: bool,
+    /// Its task ran, and asked the source.
+    pub(super) departed: bool,
     pub(super) dry: bool,
     pub(super) abort: Option<AbortHandle>,
     /// Its turn. Kept here, because a task in a runtime that is not running gives nothing back.
