@@ -177,6 +177,24 @@ async fn s100_whatever_panics_around_us_leaves_nothing_poisoned() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn s100_a_waker_of_keep_fresh_that_panics_is_nobody_elses_trouble() {
+    let (tap, _guard) = TraceTap::install();
+    let slow = Script::new(|_| Answer::token("tok", 3599).after(secs(1)));
+    let cache = TokenCache::builder(slow).clock(TestClock::new());
+    let request = TokenRequest::access_token(Default::default());
+    let cache = cache.build().unwrap();
+    let waker = std::task::Waker::from(Arc::new(PanickingWaker));
+    let mut kept = Box::pin(cache.keep_fresh(&request));
+    let poll = kept
+        .as_mut()
+        .poll(&mut std::task::Context::from_waker(&waker));
+    assert!(poll.is_pending());
+    cache.token(&request).await.unwrap();
+    sleep(secs(1)).await;
+    assert!(tap.text().contains("token fetched"), "{}", tap.text());
+}
+
 /// Panics where it is dropped, unless that is because of a panic.
 struct Bomb;
 

@@ -4,6 +4,7 @@
 //! the runtime come from.
 
 use std::{
+    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
         atomic::{AtomicI64, Ordering},
@@ -80,7 +81,8 @@ impl Supply {
     }
 
     pub(super) fn note_landing(&self) {
-        self.landed.notify_waiters();
+        // Wakers are foreign code, and this may be called while a panic unwinds.
+        let _ = catch_unwind(AssertUnwindSafe(|| self.landed.notify_waiters()));
     }
 
     pub(crate) fn status(&self) -> TokenStatus {
