@@ -1,4 +1,4 @@
-# What one types in this house. `just` lists it; each line can be typed by hand as well.
+# The commands of this repository. `just` lists them; each line can also be typed by hand.
 
 _default:
     @just --list --unsorted
@@ -26,7 +26,7 @@ docs:
     .ci/docs
     cargo +nightly doc --target-dir target/nightly --no-deps --all-features --open
 
-# The slot's state machine, every interleaving
+# Every interleaving of the slot's state machine
 loom:
     .ci/loom
 
@@ -34,7 +34,7 @@ loom:
 miri:
     .ci/miri
 
-# One fuzz target for so many seconds: destinations, metadata_response, scopes, id_token
+# One fuzz target for this many seconds: destinations, metadata_response, scopes, id_token
 fuzz target="destinations" seconds="60":
     cargo +nightly fuzz run {{ target }} -- -max_total_time={{ seconds }}
 
@@ -42,7 +42,7 @@ fuzz target="destinations" seconds="60":
 deny:
     .ci/deny
 
-# The clients of others around the layer: kube, tonic, axum, reqwest-middleware, object_store
+# The layer with other crates' clients: kube, tonic, axum, reqwest-middleware, object_store
 integrations:
     .ci/integrations
 
@@ -50,15 +50,15 @@ integrations:
 platforms:
     .ci/platforms
 
-# The benches beside other crates, checked
+# The benches against other crates, checked
 peers:
     .ci/peers
 
-# The lists that are kept by a program: scenarios, public API
+# Updates the generated lists: scenarios, public API
 update-docs:
     UPDATE_DOCS=1 cargo test --quiet --test scenarios
     UPDATE_DOCS=1 .ci/api
 
-# A test file so many times in a row, before it lands
+# A test file this many times in a row, before it lands
 loop file count="200":
     cargo nextest run --test {{ file }} --stress-count {{ count }}

@@ -1,9 +1,9 @@
 //! What a request costs as threads are added: `cargo bench --bench contention`.
 //!
-//! Through `poll_ready`, `call`, the response and its drop. The inner service gives the request back,
-//! so that one request per thread goes round and nothing is allocated: what is left is the layer and
-//! the header. A constant value that all threads clone stands beside it: its one reference count is
-//! what makes two cores slower than one. Also printed: bytes of heap per token that is held.
+//! Measured through `poll_ready`, `call`, the response and its drop. The inner service gives the request
+//! back, so that each thread reuses one request and nothing is allocated: what is left is the layer and
+//! the header. It is compared with a constant value that all threads clone, whose single reference count
+//! makes two cores slower than one. Also printed: bytes of heap per token that is held.
 
 #![allow(
     clippy::expect_used,
@@ -49,10 +49,10 @@ static TAP: heap::Tap = heap::Tap;
 
 const ROUNDS: usize = 60;
 
-/// Of one measurement: long beside a thread's start, short beside the machine's drift.
+/// Of one measurement: long compared with a thread's start, short compared with the machine's drift.
 const SPAN: Duration = Duration::from_millis(10);
 
-/// Requests between two looks at the time.
+/// Requests between two readings of the clock.
 const CHUNK: u32 = 512;
 
 const SWAP_EVERY: Duration = Duration::from_millis(1);
@@ -77,20 +77,20 @@ impl Service<Request<()>> for Echo {
     }
 }
 
-/// What one thread does until its time is over; nanoseconds per request.
+/// What one thread does until its time is up; returns nanoseconds per request.
 type Work = Box<dyn Fn() -> f64 + Send + Sync>;
 
 struct Case {
     name: &'static str,
     work: Work,
-    /// Runs meanwhile on a thread of its own, until told to stop.
+    /// Runs during the measurement on a thread of its own, until told to stop.
     writer: Option<Arc<Writer>>,
 }
 
-/// One request goes round through `once`, which leaves it without the header.
+/// Sends one request through `once` again and again; `once` returns it without the header.
 fn round_trips(mut once: impl FnMut(Request<()>) -> Request<()>) -> f64 {
     let mut request = request(());
-    // The first one numbers the thread, and makes room in the header map.
+    // The first round gives the thread its number, and makes room in the header map.
     request = once(request);
     let begun = Instant::now();
     let mut count = 0;
@@ -112,7 +112,7 @@ fn taken_off(response: Response<Request<()>>) -> Request<()> {
     request
 }
 
-/// A clone per thread, made once.
+/// One clone per thread.
 fn long_lived<S>(service: S) -> Work
 where
     S: Service<Request<()>, Response = Response<Request<()>>> + Clone + Send + Sync + 'static,
@@ -123,7 +123,7 @@ where
     })
 }
 
-/// A clone per request, of a clone per thread.
+/// One clone per request, made from the thread's own clone.
 fn cloned<S>(service: S) -> Work
 where
     S: Service<Request<()>, Response = Response<Request<()>>> + Clone + Send + Sync + 'static,
@@ -136,12 +136,12 @@ where
 
 /// Puts another token into service every millisecond.
 ///
-/// The cache has the test clock, which follows Tokio's: this thread's runtime is paused and moves on
-/// by most of an hour at a time, so that here the token is due and is refreshed, while the threads
-/// that send requests see no time pass. They never find the slot without a token.
+/// The cache has the test clock, which follows Tokio's. This thread's runtime is paused and advances
+/// by most of an hour at a time, so that on this thread the token comes due and is refreshed, while the
+/// threads that send requests see no time pass. They never find the slot without a token.
 struct Writer {
     cache: TokenCache,
-    /// Kept from one measurement to the next, or time would go back.
+    /// Kept from one measurement to the next, or time would go backwards.
     runtime: Mutex<Runtime>,
     swaps: AtomicUsize,
     stop: AtomicBool,
@@ -179,7 +179,7 @@ impl Writer {
             while !self.stop.load(Ordering::Relaxed) {
                 thread::sleep(SWAP_EVERY);
                 tokio::time::advance(Self::UNTIL_DUE).await;
-                // This one begins the refresh, and goes with what there is.
+                // This call begins the refresh, and returns the current token.
                 self.cache.token(&request).await.expect("a token");
                 loop {
                     tokio::task::yield_now().await;
@@ -236,7 +236,7 @@ fn cases() -> Vec<Case> {
     ]
 }
 
-/// The mean over the threads, all of which begin at once.
+/// The mean over the threads, which all begin at once.
 fn measure(case: &Case, threads: usize) -> f64 {
     let start = &Barrier::new(threads);
     thread::scope(|scope| {
@@ -265,7 +265,7 @@ fn measure(case: &Case, threads: usize) -> f64 {
     })
 }
 
-/// Bytes of heap per token of 1,024 characters, its key and its place in the map included.
+/// Bytes of heap per token of 1,024 characters, including its key and its place in the map.
 fn bytes_per_token() -> isize {
     const TOKENS: usize = 512;
     let requests: Vec<_> = (0..TOKENS)
@@ -294,7 +294,7 @@ fn main() {
     memory.finish();
 
     let cases = cases();
-    // By case, by number of threads.
+    // Indexed by case, then by number of threads.
     let mut times = vec![vec![Vec::with_capacity(ROUNDS); counts.len()]; cases.len()];
     for _ in 0..ROUNDS {
         for (case, times) in cases.iter().zip(&mut times) {

@@ -1,14 +1,14 @@
 //! A real client against a real server, with and without the layer: `cargo bench --bench end_to_end`.
 //!
-//! hyper-util's client and reqwest send to a hyper server over loopback, a few requests at a time and many;
-//! client and server have a thread each, on a core of its own that is asked not to halt. The arms of one
-//! client run by turns, so that what is compared ran side by side. "By hand" puts the same header on without
-//! a layer, and clones the client as often as the arm that is compared with it: what is left between it and
-//! "no header" is a kilobyte on the wire. "The least layer" puts it on where this crate does, and does nothing
-//! else: a request and a service more to be moved.
+//! hyper-util's client and reqwest send to a hyper server over loopback, a few requests at a time and many.
+//! Client and server have one thread each, on a core of its own that is asked not to halt. The arms of one
+//! client take turns, so that what is compared ran side by side. "By hand" sets the same header without a
+//! layer, and clones the client as often as the arm that is compared with it: what is left between it and
+//! "no header" is a kilobyte on the wire. "The least layer" sets the header where this crate does, and does
+//! nothing else: what it costs is moving the request and one more service.
 //!
-//! The second table is latency, in blocks of 100 ms with eight requests at a time, of a client whose token
-//! lives for three seconds: blocks in which a refresh was under way beside blocks in which none was.
+//! The second table shows latency, in blocks of 100 ms with eight requests at a time, of a client whose token
+//! lives for three seconds: it compares blocks in which a refresh was under way with blocks in which none was.
 
 #![allow(
     clippy::expect_used,
@@ -58,11 +58,11 @@ use tower_scoped_auth::{
     emulator::{Emulator, Fault},
 };
 
-/// With so many requests at a time the server sleeps after every fifth, and is woken by the client.
+/// With this many requests at a time, the server sleeps after every fifth, and is woken by the client.
 const AT_EASE: usize = 8;
-/// With so many it hardly sleeps.
+/// With this many, it hardly sleeps.
 const BUSY: usize = 64;
-/// Short and many: a machine drifts by more than what is looked for, and slower than a span.
+/// Short and many: a machine drifts by more than the difference being measured, but more slowly than a span.
 const ROUNDS: usize = 500;
 const SPAN: Duration = Duration::from_millis(25);
 
@@ -74,10 +74,10 @@ const SLOW_REFRESH: Duration = Duration::from_millis(500);
 /// One request, sent and answered.
 type Once = Box<dyn FnMut() -> Pin<Box<dyn Future<Output = ()> + Send>> + Send>;
 
-/// What each task that sends requests begins with.
+/// Makes what one task needs to send its requests.
 type Sender = Box<dyn Fn() -> Once>;
 
-/// Boxes a request's future. Every arm goes through it, so it weighs on none.
+/// Boxes a request's future. Every arm goes through this, so it favours none.
 fn once<F, Fut>(mut make: F) -> Once
 where
     F: FnMut() -> Fut + Send + 'static,
@@ -89,12 +89,12 @@ where
 /// How often a task clones the service.
 #[derive(Clone, Copy)]
 enum Clones {
-    /// One for all of its requests.
+    /// One clone for all of its requests.
     Once,
     PerRequest,
 }
 
-/// A service that is always ready.
+/// Sends through a service that is always ready.
 fn send<S, R>(service: &mut S, clones: Clones, request: R) -> S::Future
 where
     S: Service<R> + Clone,
@@ -144,12 +144,12 @@ fn run<T>(future: impl Future<Output = T>) -> T {
     runtime.expect("a runtime").block_on(future)
 }
 
-/// Puts a constant header on, and does nothing else.
+/// Sets a constant header, and does nothing else.
 #[derive(Clone)]
 struct Least<S, H> {
     inner: S,
     value: HeaderValue,
-    /// Where a request of this client has its headers.
+    /// Where this client's requests keep their headers.
     headers: H,
 }
 
@@ -180,7 +180,7 @@ fn hyper_client() -> Hyper {
     Client::builder(TokioExecutor::new()).build_http()
 }
 
-/// A header value put on by hand, or none.
+/// A header value to set by hand, or none.
 type ByHand = Option<HeaderValue>;
 
 fn with_hyper<S>(service: S, addr: SocketAddr, clones: Clones, value: ByHand) -> Sender
@@ -239,7 +239,7 @@ where
     })
 }
 
-/// Keeps `at_once` requests going for `span`; the latencies in seconds, one per request.
+/// Keeps `at_once` requests going for `span`; returns the latencies in seconds, one per request.
 async fn closed_loop(sender: &Sender, at_once: usize, span: Duration) -> Vec<f64> {
     let until = Instant::now() + span;
     let mut tasks = JoinSet::new();
@@ -260,7 +260,7 @@ async fn closed_loop(sender: &Sender, at_once: usize, span: Duration) -> Vec<f64
     tasks.join_all().await.concat()
 }
 
-/// Seconds per request of each arm, by turns.
+/// Seconds per request of each arm; the arms take turns.
 async fn by_turns(arms: &[Sender], at_once: usize) -> Vec<Vec<f64>> {
     let mut samples = vec![Vec::with_capacity(ROUNDS); arms.len()];
     for arm in arms {
@@ -269,7 +269,7 @@ async fn by_turns(arms: &[Sender], at_once: usize) -> Vec<Vec<f64>> {
     let mut order: Vec<_> = (0..arms.len()).collect();
     let mut chance = fastrand::Rng::with_seed(1);
     for _ in 0..ROUNDS {
-        // Nobody always comes first, or after the same one.
+        // No arm always comes first, or after the same one.
         chance.shuffle(&mut order);
         for &arm in &order {
             let begun = Instant::now();
@@ -280,7 +280,7 @@ async fn by_turns(arms: &[Sender], at_once: usize) -> Vec<Vec<f64>> {
     samples
 }
 
-/// What a client's arms are called, and which of them does the same by hand.
+/// The names of a client's arms, each with the index of the arm that does the same by hand.
 const ARMS: [(&str, usize); 6] = [
     ("no header", 1),
     ("header by hand", 1),
@@ -377,7 +377,7 @@ fn ratio(of: Middle) -> [String; 3] {
     [of.median, of.low, of.high].map(|figure| format!("{figure:.3}"))
 }
 
-/// A metadata server that knows whether it is being asked.
+/// A metadata server that knows whether a fetch is under way.
 struct Watched {
     inner: MetadataServer,
     asked: Arc<AtomicBool>,
@@ -422,7 +422,7 @@ async fn tail(addr: SocketAddr) -> Table {
         match (before, asked.load(Ordering::Relaxed)) {
             (false, false) => resting.push((p50, p999)),
             (true, true) => refreshing.push((p50, p999)),
-            // Began or ended within the block.
+            // A refresh began or ended within the block.
             _ => {}
         }
     }
@@ -448,7 +448,7 @@ const COMMAND: &str = "cargo bench --bench end_to_end";
 
 fn main() {
     let addr = serve();
-    // Before anything is bound: what depends on the number of cores is to see all of them.
+    // Before any thread is bound: what depends on the number of cores must see all of them.
     let cache = warm_cache(&[TokenRequest::access_token(Scopes::default())]);
     let awake = keep_awake();
     let client = thread::spawn(move || {

@@ -1,5 +1,5 @@
-//! 100,000 first requests at once, the metadata server answering in 200 ms:
-//! `cargo bench --bench herd`. Beside google-cloud-auth it is `herd` in `benches/peers`.
+//! 100,000 first requests at once, with a metadata server that answers in 200 ms:
+//! `cargo bench --bench herd`. `herd` in `benches/peers` compares it with google-cloud-auth.
 
 #![allow(
     clippy::expect_used,
@@ -32,7 +32,7 @@ const DELAY: Duration = Duration::from_millis(200);
 const ROUNDS: usize = 5;
 
 struct Round {
-    /// Seconds beyond the server's delay.
+    /// Seconds on top of the server's delay.
     beyond: f64,
     bytes_per_waiter: isize,
     token_requests: u64,

@@ -1,10 +1,10 @@
 //! What stamping one request costs: `cargo bench --bench injection`.
 //!
 //! The inner service is ready at once and drops the request; a request has a parsed URI and three
-//! headers. Every case has a baseline that differs in nothing but the layer. Times are medians over
-//! interleaved rounds; they drift between runs and machines, so compare only what stands in one
-//! table. With `-- --instructions NAME N` it runs one case N times, for `valgrind --tool=callgrind`:
-//! see `.ci/instructions`. `-- --list` prints every case and its baseline, `-- --keys` what many keys cost.
+//! headers. Every case has a baseline that differs only in the layer. Times are medians over
+//! interleaved rounds; they drift between runs and machines, so compare only figures of one table.
+//! With `-- --instructions NAME N` it runs one case N times, for `valgrind --tool=callgrind`: see
+//! `.ci/instructions`. `-- --list` prints every case and its baseline, `-- --keys` what many keys cost.
 
 #![allow(
     clippy::expect_used,
@@ -32,7 +32,7 @@ use tower::{Layer, Service};
 use tower_http::auth::AddAuthorizationLayer;
 use tower_scoped_auth::{Audience, Destinations, ScopedAuthLayer, Scopes, TokenRequest};
 
-/// Short beside a time slice, so that most batches are not interrupted on a machine that has other work.
+/// Short compared with a time slice, so that most batches are not interrupted on a machine that has other work.
 const BATCH: usize = 500;
 const ROUNDS: usize = 1_000;
 
@@ -41,19 +41,19 @@ const KEYS: usize = 256;
 
 struct Case {
     name: &'static str,
-    /// The case that it is compared with.
+    /// The case to compare it with.
     over: &'static str,
     build: fn() -> Box<dyn Subject>,
 }
 
 trait Subject {
-    /// Nanoseconds per request of so many, building the requests not included.
+    /// Nanoseconds per request for `size` requests, not counting the time to build them.
     fn batch(&mut self, size: usize) -> f64;
-    /// So many requests, and nothing else that depends on how many.
+    /// Sends `count` requests, and does nothing else that depends on `count`.
     fn run(&mut self, count: usize);
 }
 
-/// A service, and the requests that it gets.
+/// A service, and the requests sent to it.
 struct On<S, F> {
     service: S,
     next: F,
@@ -82,8 +82,8 @@ where
 }
 
 impl<S, F> On<S, F> {
-    /// A request comes from elsewhere, also where there is no layer: otherwise the bare case would be
-    /// spared a move that no program is spared.
+    /// A request comes from elsewhere, even without a layer: otherwise the bare case would avoid a move
+    /// that no program avoids.
     #[inline(never)]
     fn send<R>(&mut self, request: R)
     where
@@ -106,7 +106,7 @@ fn get() -> Request<()> {
     request(())
 }
 
-/// A request that brings a header of its own.
+/// A request that has its own `Authorization` header.
 fn authorized() -> Request<()> {
     Request::get("https://storage.googleapis.com/storage/v1/b/bucket/o")
         .header("accept", "application/json")
@@ -116,14 +116,14 @@ fn authorized() -> Request<()> {
         .expect("valid")
 }
 
-/// A request with an extension that says nothing to the layer.
+/// A request with an extension that means nothing to the layer.
 fn extended() -> Request<()> {
     let mut request = get();
     request.extensions_mut().insert(0_u8);
     request
 }
 
-/// Requests to two origins in turn, as a client of two Google APIs makes them.
+/// Requests that alternate between two origins, as a client of two Google APIs makes them.
 fn two_origins() -> impl FnMut() -> Request<()> {
     let mut turn = ["storage", "pubsub"].into_iter().cycle();
     move || {
@@ -135,10 +135,10 @@ fn two_origins() -> impl FnMut() -> Request<()> {
     }
 }
 
-/// Each made once, as a program does that has them in its state: a request gets a clone.
+/// Each is made once, as in a program that keeps them in its state: a request gets a clone.
 static CHOICES: LazyLock<[Scopes; KEYS]> = LazyLock::new(|| std::array::from_fn(scopes));
 
-/// Requests that choose their scopes: the first so many in turn.
+/// Requests that choose their scopes: the first `choices` of them in turn.
 fn scoped(choices: usize) -> impl FnMut() -> Request<()> {
     let mut turn = CHOICES[..choices].iter().cycle();
     move || {
@@ -158,7 +158,7 @@ fn by_reqwest() -> reqwest::Request {
     request
 }
 
-/// A clone for each request, of a service that is never called itself.
+/// Makes a clone for each request; the original service is never called.
 #[derive(Clone)]
 struct ClonePerRequest<S>(S);
 
@@ -203,7 +203,7 @@ fn layer() -> ScopedAuthLayer {
     ScopedAuthLayer::from_cache(warm_cache(&[TokenRequest::access_token(Scopes::default())]))
 }
 
-/// Its cache holds a token for each of so many scopes as well.
+/// A layer whose cache also holds a token for each of `keys` scopes.
 fn layer_with(keys: usize) -> ScopedAuthLayer {
     let mut requests = vec![TokenRequest::access_token(Scopes::default())];
     requests.extend(
@@ -341,7 +341,7 @@ fn table() {
     clocks();
 }
 
-/// What the two clocks of each request cost, and what exact ones would.
+/// What the two clock readings of each request cost, and what they would cost with exact clocks.
 #[cfg(target_os = "linux")]
 fn clocks() {
     use rustix::time::{ClockId, clock_gettime};
@@ -378,15 +378,15 @@ fn clocks() {
     table.finish();
 }
 
-/// Elsewhere they are those of `std`.
+/// On other systems the clocks are those of `std`.
 #[cfg(not(target_os = "linux"))]
 fn clocks() {}
 
-/// How 256 keys compare with one when there is nothing else in between: in the table above, the other cases
-/// and five hundred requests push a key's lines out of the caches before it is used again.
+/// How 256 keys compare with one when nothing else runs in between: in the table above, the other cases and
+/// five hundred requests evict a key's lines from the CPU caches before it is used again.
 fn keys() {
-    /// A request and its headers take a kilobyte or two; the second-level cache is to have room for the
-    /// keys beside them.
+    /// A request and its headers take a kilobyte or two; the second-level cache must have room for the
+    /// keys as well.
     const FEW: usize = 32;
     const TURNS: usize = 4 * KEYS / FEW;
 

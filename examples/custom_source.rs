@@ -1,7 +1,7 @@
-//! A token source of one's own: `cargo run --example custom_source`.
+//! A custom token source: `cargo run --example custom_source`.
 //!
-//! A source answers one question, "a token for this request, please". It keeps no cache, repeats
-//! nothing and knows no clock: that is the cache's work.
+//! A source answers one question, "a token for this request, please". It keeps no cache, retries
+//! nothing and reads no clock: that is the cache's job.
 
 use std::{
     fmt,
@@ -13,7 +13,7 @@ use http::{Request, Response};
 use tower::{BoxError, ServiceBuilder, ServiceExt, service_fn};
 use tower_scoped_auth::{ScopedAuthLayer, Token, TokenRequest, TokenSource, source};
 
-/// A vault that is sealed at the first attempt.
+/// A vault that is still sealed at the first attempt.
 #[derive(Default)]
 struct Vault {
     attempts: AtomicU32,
@@ -49,7 +49,7 @@ impl TokenSource for Vault {
 
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
-    // Where the requests go: shows whether they carry a token, and never the token.
+    // Where the requests go: shows whether they carry a token, but never the token.
     let api = service_fn(|request: Request<()>| async move {
         let stamped = request.headers().contains_key(http::header::AUTHORIZATION);
         println!(
@@ -60,7 +60,7 @@ async fn main() -> Result<(), BoxError> {
         Ok::<_, BoxError>(Response::new(()))
     });
 
-    // A type of its own; the first attempt fails, and the request waits for the second.
+    // A source can be a type. Its first attempt fails, and the request waits for the second.
     let client = ServiceBuilder::new()
         .layer(ScopedAuthLayer::new(Vault::default()))
         .service(api);
@@ -69,7 +69,7 @@ async fn main() -> Result<(), BoxError> {
         client.clone().oneshot(request).await?;
     }
 
-    // Or a closure.
+    // Or it can be a closure.
     let auth = ScopedAuthLayer::new(source::from_fn(|request: TokenRequest| async move {
         println!("closure: {request}");
         Ok::<_, std::io::Error>(Token::new("secret", Duration::from_secs(3600)))

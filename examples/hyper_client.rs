@@ -1,7 +1,7 @@
 //! A hyper-util client that stamps its requests: `cargo run --example hyper_client`.
 //!
 //! Everything is on loopback: the metadata server is the emulator, the API a server that checks
-//! tokens. On Google Cloud, `MetadataServer::new()` is all there is to it.
+//! tokens. On Google Cloud, `MetadataServer::new()` is all that is needed.
 
 mod common;
 

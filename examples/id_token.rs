@@ -1,9 +1,9 @@
 //! One client, two services, an ID token for each: `cargo run --example id_token`.
 //!
-//! The services stand for Cloud Run's: each takes only tokens that were made for its own URL, and
+//! The services stand in for Cloud Run's: each accepts only tokens that were made for its own URL, and
 //! verifies them as it would there, against the issuer's published keys. Everything is on loopback;
 //! the issuer is the emulator. On Google Cloud, the keys are at
-//! `https://www.googleapis.com/oauth2/v3/certs`, and `MetadataServer::new()` is all there is to it.
+//! `https://www.googleapis.com/oauth2/v3/certs`, and `MetadataServer::new()` is all that is needed.
 
 use axum::{
     Router,
@@ -50,7 +50,7 @@ async fn main() -> Result<(), BoxError> {
     println!("ID tokens fetched: {}", mds.identity_requests());
     expect(mds.identity_requests() == 2, "one token per service")?;
 
-    // A token for one service is of no use at the other: a request's own choice shows it.
+    // A token for one service is of no use at the other, as a request that chooses the wrong one shows.
     let (status, body) = call(&client, &stock, Some(Audience::new(&orders)?)).await?;
     println!("{status} {body}");
     expect(
@@ -102,7 +102,7 @@ async fn service(name: &'static str, jwks_url: String) -> Result<String, BoxErro
     Ok(url)
 }
 
-/// Signature, issuer, audience and expiry. A real service keeps the keys for as long as
+/// Checks signature, issuer, audience and expiry. A real service keeps the keys for as long as
 /// `Cache-Control` says.
 async fn verify(headers: &HeaderMap, jwks_url: &str, own_url: &str) -> Result<String, BoxError> {
     let header = headers.get(AUTHORIZATION).ok_or("a token is missing")?;

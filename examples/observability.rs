@@ -2,9 +2,9 @@
 //! `cargo run --features metrics --example observability`.
 //!
 //! An axum server whose `/` calls an API through a stamped client, with `/metrics` for Prometheus and
-//! `/healthz` for whoever restarts it. The example is its own visitor: it sends requests through a good
-//! time, an outage of the metadata server, and the recovery, and prints what each of the three shows.
-//! Nothing outside this machine is contacted.
+//! `/healthz` for whatever restarts it. The example is its own visitor: it sends requests while all is
+//! well, during an outage of the metadata server, and after the recovery, and prints what each of the
+//! three shows. Nothing outside this machine is contacted.
 
 mod common;
 
@@ -39,7 +39,7 @@ struct App {
     metrics: PrometheusHandle,
 }
 
-/// The service proper: one request to the API for each of ours.
+/// The service itself: one request to the API for each that it receives.
 async fn work(State(app): State<App>) -> (StatusCode, String) {
     let request = reqwest::Request::new(reqwest::Method::GET, app.api);
     match app.client.oneshot(request).await {
@@ -68,7 +68,7 @@ async fn health(State(app): State<App>) -> impl IntoResponse {
 }
 
 async fn metrics(State(app): State<App>) -> String {
-    // The gauges of this token are written now.
+    // Updates the gauges of this token.
     app.cache.status(&app.wanted);
     app.metrics.run_upkeep();
     app.metrics.render()
@@ -85,12 +85,12 @@ async fn main() -> Result<(), BoxError> {
         .with(lines.with_filter(ours))
         .init();
 
-    // The recorder first: handles are prepared when a cache is built.
+    // The recorder comes first, because building a cache prepares its handles.
     let recorder = PrometheusBuilder::new().build_recorder();
     let handle = recorder.handle();
     metrics::set_global_recorder(recorder)?;
 
-    // Tokens of 4 s, so that an outage of 4 s is one that requests feel.
+    // Tokens live for 4 s, so that requests notice an outage of 4 s.
     let mds = Emulator::builder()
         .token_lifetime(Duration::from_secs(4))
         .start()
@@ -98,7 +98,7 @@ async fn main() -> Result<(), BoxError> {
     let mds = Arc::new(mds);
     let api = common::serve(Arc::clone(&mds)).await?;
     let source = MetadataServer::builder().endpoint(mds.endpoint()).build()?;
-    // A page has somebody in front of it: half a second is as long as it may wait for a token.
+    // Somebody is looking at the page: it may wait for a token for half a second at most.
     let cache = TokenCache::builder(source)
         .max_wait(Duration::from_millis(500))
         .build()?;
@@ -155,7 +155,7 @@ impl Visitor {
         Ok((response.status(), response.text().await?))
     }
 
-    /// Ten requests a second, and how they ended.
+    /// Sends ten requests a second, and prints how they ended.
     async fn work_for(&self, duration: Duration) -> Result<(), BoxError> {
         let begun = Instant::now();
         let (mut served, mut failed) = (0, 0);
@@ -179,7 +179,7 @@ impl Visitor {
         let of_ours = |line: &&str| line.starts_with("scoped_auth_") && !line.ends_with(" 0");
         let mut lines: Vec<_> = text.lines().filter(of_ours).collect();
         lines.sort_unstable();
-        // Of the histogram, the number and the sum.
+        // Only the count and the sum of the histogram.
         lines.retain(|line| !line.contains("quantile="));
         println!("{}\n", lines.join("\n"));
         Ok(())

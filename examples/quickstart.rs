@@ -4,7 +4,7 @@
 //! checks them; a hyper-util client and a reqwest client that share one cache. While requests go
 //! out, tokens rotate, and the metadata server fails for three seconds. No request may fail.
 //!
-//! Exit code 1 if what it shows is not what it promises.
+//! The exit code is 1 if this does not hold.
 
 mod common;
 
@@ -35,7 +35,7 @@ const SPAN: Duration = Duration::from_secs(20);
 const OUTAGE_AT: Duration = Duration::from_secs(9);
 const OUTAGE: Duration = Duration::from_secs(3);
 
-/// Three tokens or four, and what the outage costs in attempts.
+/// Three or four tokens, plus the attempts that the outage costs.
 const MOST_TOKEN_REQUESTS: u64 = 12;
 
 type Hyper = Client<HttpConnector, Empty<Bytes>>;
@@ -91,7 +91,7 @@ async fn main() -> Result<ExitCode, BoxError> {
     Ok(screen.summary(&tally, mds.token_requests()))
 }
 
-/// Both kinds of client, around one cache.
+/// Both kinds of client, sharing one cache.
 struct Clients {
     hyper: ScopedAuth<Hyper>,
     reqwest: ScopedAuth<reqwest::Client>,
@@ -101,7 +101,7 @@ struct Clients {
 type Answer = Result<(u16, String), BoxError>;
 
 impl Clients {
-    /// By turns.
+    /// The two clients take turns.
     async fn send(&self, url: &str, turn: u64) -> (&'static str, Answer) {
         if turn.is_multiple_of(2) {
             ("hyper", self.through_hyper(url).await)
@@ -154,7 +154,7 @@ struct Line {
     token_requests: u64,
 }
 
-/// Colours only where somebody looks.
+/// Uses colours only on a terminal.
 struct Screen {
     colours: bool,
 }
@@ -176,7 +176,7 @@ impl Screen {
     }
 
     fn say(&self, text: &str) {
-        // Whoever closed the pipe does not want to read on.
+        // Whoever closed the pipe does not want to read any more.
         let _ = writeln!(io::stdout(), "{text}");
     }
 
@@ -229,7 +229,7 @@ impl Screen {
             && *requests > 0
             && generations.len() >= 3
             && token_requests <= MOST_TOKEN_REQUESTS
-            // The outage was met: more was asked than was got.
+            // The outage was met: there were more token requests than tokens.
             && token_requests > generations.len() as u64;
         if kept {
             self.say(&self.paint(

@@ -24,7 +24,7 @@ async fn main() -> Result<(), BoxError> {
         ])?)
         .destinations(Destinations::only([format!("http://{api}")])?);
     let mut client = ServiceBuilder::new()
-        // Once more if the token was refused, with another one.
+        // Retries once, with another token, if the token was refused.
         .retry(RetryUnauthorized::new())
         .layer(auth)
         .service(reqwest::Client::new());
@@ -38,7 +38,7 @@ async fn main() -> Result<(), BoxError> {
         response.text().await?
     );
 
-    // Somebody takes the token away: the server answers 401, and the retry carries a new one.
+    // The token is revoked: the server answers 401, and the retry carries a new one.
     mds.expire_now();
     let response = client.ready().await?.call(get()).await?;
     println!(

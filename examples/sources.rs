@@ -1,6 +1,6 @@
 //! One program for Google Cloud and for a laptop: `cargo run --example sources`.
 //!
-//! The metadata server where there is one, else `gcloud`, else a token from the environment's owner.
+//! The metadata server where there is one, else `gcloud`, else a token from a file, else a fixed one.
 //! Here, on loopback: first there is no metadata server, then there is one.
 
 use std::{path::PathBuf, time::Duration};
@@ -14,7 +14,7 @@ use tower_scoped_auth::{
     sources::{FirstOf, Fixed, GcloudCli, TokenFile},
 };
 
-/// What a program would write: sources that do not exist in the same place, in order.
+/// What a program would write: sources that exist in different places, in order.
 fn somewhere(metadata_server: &str, gcloud: &str) -> Result<FirstOf, BoxError> {
     let metadata_server = MetadataServer::builder()
         .endpoint(metadata_server)
@@ -35,7 +35,7 @@ async fn send_one(source: impl TokenSource) -> Result<(), BoxError> {
         cache.status(&request).source()
     );
 
-    // Any client; this one shows that there is a token, and never the token.
+    // Any client; this one shows whether there is a token, but never the token.
     let api = service_fn(|request: Request<()>| async move {
         let stamped = request.headers().contains_key(http::header::AUTHORIZATION);
         println!("  {} stamped: {stamped}", request.uri());
@@ -54,7 +54,7 @@ async fn send_one(source: impl TokenSource) -> Result<(), BoxError> {
 #[tokio::main]
 async fn main() -> Result<(), BoxError> {
     println!("nothing there:");
-    // The discard port: nobody listens, and nothing is called `no-such-gcloud`.
+    // Nobody listens on the discard port, and no program is called `no-such-gcloud`.
     send_one(somewhere("127.0.0.1:9", "no-such-gcloud")?).await?;
 
     println!("a metadata server:");

@@ -1,7 +1,7 @@
 //! A tonic channel whose calls carry a token: `cargo run --example tonic_client`.
 //!
-//! A request has neither scheme nor host at this level: the channel adds its origin inside. So the
-//! layer is told to trust what it wraps. The service is tonic-health's, so no protoc is needed.
+//! A request has neither scheme nor host at this level: the channel adds its origin further in. So the
+//! layer is told to trust the inner service. The gRPC service is tonic-health's, so no protoc is needed.
 
 use std::sync::Arc;
 
@@ -44,7 +44,7 @@ async fn main() -> Result<(), BoxError> {
     Ok(())
 }
 
-/// A gRPC server that wants a valid token with every call.
+/// A gRPC server that requires a valid token with every call.
 async fn serve(mds: Arc<Emulator>) -> Result<(Endpoint, oneshot::Sender<()>), BoxError> {
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let endpoint = Endpoint::from_shared(format!("http://{}", listener.local_addr()?))?;

@@ -1,4 +1,4 @@
-//! A gRPC service by hand, so that no protoc is needed: one method of each of the four shapes.
+//! A gRPC service defined by hand, so that no protoc is needed: one method of each of the four call types.
 
 use tonic_build::manual::{Builder, Method, Service};
 

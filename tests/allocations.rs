@@ -1,5 +1,4 @@
-//! What the warm path allocates (nothing), what a clone allocates (nothing), and that a body of any
-//! length passes through.
+//! The warm path allocates nothing, a clone allocates nothing, and a body of any length passes through.
 
 #![allow(
     clippy::unwrap_used,
@@ -26,7 +25,7 @@ use tower_scoped_auth::{
     Destinations, ScopedAuth, ScopedAuthLayer, Token, TokenCache, TokenRequest, source,
 };
 
-/// Counts this thread's allocations, and its live bytes.
+/// Counts this thread's allocations and live bytes.
 struct Tap;
 
 thread_local! {
@@ -35,18 +34,18 @@ thread_local! {
 }
 
 #[allow(unsafe_code)]
-// SAFETY: every call is passed on to the system's allocator as it is.
+// SAFETY: every call is passed on unchanged to the system allocator.
 unsafe impl GlobalAlloc for Tap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         COUNT.set(COUNT.get() + 1);
         LIVE.set(LIVE.get() + layout.size().cast_signed());
-        // SAFETY: the caller's promises are passed on.
+        // SAFETY: the caller's guarantees are passed on.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
         LIVE.set(LIVE.get() - layout.size().cast_signed());
-        // SAFETY: the caller's promises are passed on.
+        // SAFETY: the caller's guarantees are passed on.
         unsafe { System.dealloc(pointer, layout) }
     }
 }
@@ -79,14 +78,14 @@ async fn warm(destinations: Destinations) -> ScopedAuth<Echo> {
     let cache = TokenCache::new(source);
     let layer = ScopedAuthLayer::from_cache(cache).destinations(destinations);
     let mut client = layer.layer(Echo);
-    // The first request fetches; the second numbers this thread.
+    // The first request fetches; the second gives this thread its number.
     for _ in 0..2 {
         client.call(request(())).await.unwrap();
     }
     client
 }
 
-/// With room for the header: growing the map is the map's affair.
+/// Has room for the header: growing the header map does not count against this crate.
 fn request<B>(body: B) -> Request<B> {
     let mut request = Request::get("https://storage.googleapis.com/bucket")
         .body(body)

@@ -1,5 +1,5 @@
-//! Group M: what is bounded stays bounded. Heap and tasks are counted; sizes are cut down to run in
-//! seconds, and the full ones are `--ignored`.
+//! Group M: what is bounded stays bounded. Heap and tasks are counted. Sizes are reduced so that tests
+//! run in seconds; the full ones run with `--ignored`.
 
 #![allow(
     clippy::unwrap_used,
@@ -38,20 +38,20 @@ struct Tap;
 static LIVE: AtomicIsize = AtomicIsize::new(0);
 static PEAK: AtomicIsize = AtomicIsize::new(0);
 
-// The only unsafe code of the repository: counting is not possible without.
+// The only unsafe code in the repository: allocations cannot be counted without it.
 #[allow(unsafe_code)]
-// SAFETY: every call is passed on to the system's allocator as it is.
+// SAFETY: every call is passed on unchanged to the system allocator.
 unsafe impl GlobalAlloc for Tap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
         let live = LIVE.fetch_add(layout.size().cast_signed(), Ordering::Relaxed);
         PEAK.fetch_max(live + layout.size().cast_signed(), Ordering::Relaxed);
-        // SAFETY: the caller's promises are passed on.
+        // SAFETY: the caller's guarantees are passed on.
         unsafe { System.alloc(layout) }
     }
 
     unsafe fn dealloc(&self, pointer: *mut u8, layout: Layout) {
         LIVE.fetch_sub(layout.size().cast_signed(), Ordering::Relaxed);
-        // SAFETY: the caller's promises are passed on.
+        // SAFETY: the caller's guarantees are passed on.
         unsafe { System.dealloc(pointer, layout) }
     }
 }
@@ -62,7 +62,7 @@ static TAP: Tap = Tap;
 const KIB: isize = 1024;
 const MIB: isize = 1024 * KIB;
 
-/// One test at a time: the count is the process's.
+/// One test at a time: the whole process shares the count.
 fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
@@ -72,7 +72,7 @@ fn live() -> isize {
     LIVE.load(Ordering::Relaxed)
 }
 
-/// What was measured is said as well: `--nocapture` shows it.
+/// Also prints what was measured: `--nocapture` shows it.
 fn assert_below(most: isize, bytes: isize) {
     let test = std::thread::current();
     println!(
@@ -88,15 +88,15 @@ fn assert_grown_below(most: isize, before: isize) {
     assert_below(most, live() - before);
 }
 
-/// Open files and threads of the process. Threads that ended may still be on their way out, so fewer
-/// afterwards is as good as none more. The harness starts a thread for a test that is waiting for its
-/// turn, under that test's name: those do not count.
+/// Open files and threads of the process. Threads that ended may still be on their way out, so it is
+/// fine if there are fewer afterwards. The harness starts a thread, under the test's name, for a test
+/// that is waiting for its turn: those do not count.
 #[cfg(target_os = "linux")]
 fn resources() -> [usize; 2] {
     let files = std::fs::read_dir("/proc/self/fd").unwrap().count();
     let threads = std::fs::read_dir("/proc/self/task").unwrap();
     let names = threads.filter_map(|thread| {
-        // It may be gone by now.
+        // The thread may be gone by now.
         std::fs::read_to_string(thread.ok()?.path().join("comm")).ok()
     });
     let is_test = |name: &String| {
@@ -141,7 +141,7 @@ fn cache(source: &Script) -> TokenCache {
         .unwrap()
 }
 
-/// Forgets what it saw: a recording service would grow.
+/// Keeps nothing of what it saw: a recording service would grow.
 #[derive(Clone)]
 struct Sink;
 
@@ -165,7 +165,7 @@ fn scopes(number: usize) -> TokenRequest {
 }
 
 async fn cancellations(count: usize) {
-    // A token that never comes for the first half, and is there for the second.
+    // For the first half there is no token; for the second half there is.
     let there = Arc::new(AtomicBool::new(false));
     let play = Arc::clone(&there);
     let source = Script::new(move |_| match play.load(Ordering::SeqCst) {
@@ -179,7 +179,7 @@ async fn cancellations(count: usize) {
         let _ = Service::<http::Request<()>>::poll_ready(&mut client, &mut context);
         let mut future = std::pin::pin!(client.call(get(BUCKET)));
         for _ in 0..polls {
-            // Between an attempt that failed and the next one there is an error at once.
+            // Between a failed attempt and the next one, requests fail at once.
             if let std::task::Poll::Ready(result) = future.as_mut().poll(&mut context) {
                 return result.is_ok();
             }
@@ -194,13 +194,13 @@ async fn cancellations(count: usize) {
     for number in 0..count {
         answered += usize::from(drop_one(fastrand::u32(0..3)));
         if number % 1_000 == 0 {
-            // Attempts end and begin meanwhile.
+            // Meanwhile attempts end and begin.
             sleep(Duration::from_millis(100)).await;
         }
         if number == count / 2 {
             assert_eq!(answered, 0);
             there.store(true, Ordering::SeqCst);
-            // Time passes for who sleeps, and not for who is answered at once.
+            // Time passes only for those who sleep, not for those who are answered at once.
             while client.clone().oneshot(get(BUCKET)).await.is_err() {
                 sleep(Duration::from_millis(100)).await;
             }
@@ -296,7 +296,7 @@ fn s166_ten_thousand_scope_sets_in_ten_seconds() {
         });
         join_all(requests).await;
         assert_eq!(source.calls(), 10_000);
-        // A task is a fetch, and there are no others.
+        // Every task is a fetch.
         assert!(busiest.into_inner() <= 10_016);
         assert_eq!(tasks(), 0);
         assert!(source.peak() <= 16, "{}", source.peak());
@@ -319,10 +319,10 @@ async fn keys(count: usize) {
         assert!(cache.len() <= 256);
         sleep(step).await;
     }
-    // The script's own book of calls is not the cache's.
+    // The script's own record of calls does not count as the cache's.
     let book = isize::try_from(2 * count * size_of::<Duration>()).unwrap();
     assert_grown_below(MIB + book, before);
-    // Idle for two lifetimes: no fetch, and gone with the next new key.
+    // Idle for two lifetimes: no fetches, and the next new key evicts them all.
     let calls = source.calls();
     sleep(Duration::from_secs(7200)).await;
     assert_eq!(source.calls(), calls);
@@ -347,7 +347,7 @@ fn s167_a_million_distinct_keys() {
 fn s168_many_keys_that_expire_at_once_are_refreshed_in_turn() {
     let _alone = alone();
     paused(async {
-        // A server that takes its time: 16 at once, 100 ms each, are 160 a second.
+        // A slow server: 16 at once at 100 ms each are 160 a second.
         let source = Script::new(|call| {
             Answer::token(format!("tok-{}", call.number), 3599).after(Duration::from_millis(100))
         });
@@ -357,7 +357,7 @@ fn s168_many_keys_that_expire_at_once_are_refreshed_in_turn() {
             .build()
             .unwrap();
         let all = || {
-            // Before any waits for longer than it may, all have had their turn.
+            // All have their turn before any has waited for longer than it may.
             join_all((0..4_000).map(|n| {
                 let cache = cache.clone();
                 async move { cache.token(&scopes(n)).await.unwrap() }
@@ -371,7 +371,7 @@ fn s168_many_keys_that_expire_at_once_are_refreshed_in_turn() {
     });
 }
 
-/// A server for which 16 at once are thousands a second, and a cache that asks it for many tokens.
+/// A server that answers thousands a second at 16 at once, and a cache that asks it for many tokens.
 fn eager(keys: usize, lead: Duration) -> (Script, TokenCache, Vec<TokenRequest>) {
     let source = Script::new(|call| {
         let answer = Answer::token(format!("tok-{}", call.number), LIFE.as_secs());
@@ -395,13 +395,13 @@ fn assert_no_storm(times: &[Duration]) {
     assert!(!storm, "more than 200 token requests within a second");
 }
 
-/// Keys in use whose tokens come due together. Draws spread them over a seventh of the lead.
+/// Keys in use whose tokens come due together. Random draws spread them over a seventh of the lead.
 async fn refreshed_at_a_pace(keys: usize, lead: Duration) {
-    /// So many ticks, and each key was asked for once.
+    /// In this many ticks, each key is asked for once.
     const TICKS: usize = 40;
 
     let (source, cache, requests) = eager(keys, lead);
-    // Of the first, each waits: that is as fast as the server is.
+    // Each of the first requests waits: this goes as fast as the server does.
     join_all(requests.iter().map(|request| cache.token(request))).await;
     assert_eq!(source.calls(), keys);
     sleep(LIFE.saturating_sub(lead)).await;
@@ -419,7 +419,7 @@ async fn refreshed_at_a_pace(keys: usize, lead: Duration) {
         }
         assert!(begun.elapsed() < lead, "some are left");
     }
-    // Each once: nobody's turn went to another.
+    // One fetch per key: no turn went to another key.
     sleep(Duration::from_secs(5)).await;
     for request in &requests {
         assert!(cache.token(request).now_or_never().is_some());
@@ -448,7 +448,7 @@ fn s168_many_keys_that_are_kept_fresh_are_refreshed_at_a_pace() {
         }
         sleep(LIFE.saturating_sub(LEAD)).await;
         assert_eq!(source.calls(), KEYS);
-        // In the second half of so short a lead requests would wait.
+        // With so short a lead, requests would wait in its second half.
         sleep(LEAD / 2).await;
         assert_eq!(source.calls(), 2 * KEYS);
         assert_no_storm(&source.times()[KEYS..]);
@@ -479,7 +479,7 @@ fn s168_what_requests_wait_for_takes_no_turn_of_a_refresh() {
             assert!(tokens.iter().all(Result::is_ok));
         };
         cache.token(&stale).await.unwrap();
-        // Its refresh is due, whatever was drawn; the others' tokens are in their last seconds.
+        // Its refresh is due, whatever the draw; the others' tokens are in their last seconds.
         sleep(Duration::from_secs(LIFE.as_secs() - 180 - 55)).await;
         all().await;
         sleep(Duration::from_secs(55)).await;
@@ -518,7 +518,7 @@ fn s166_who_queues_for_a_turn_keeps_its_place() {
         let all = (0..KEYS).map(|n| {
             let cache = cache.clone();
             async move {
-                // A third of them comes before the first have queued for longer than an attempt takes.
+                // A third of them come before the first have been queued for longer than an attempt may take.
                 sleep(Duration::from_secs(if n < LATE { 0 } else { 3 })).await;
                 cache.token(&scopes(n)).await.map(drop)
             }
@@ -543,7 +543,7 @@ fn s168_refreshes_do_not_queue_in_front_of_a_first_fetch() {
     let _alone = alone();
     paused(async {
         let begun = Instant::now();
-        // Quick at first; slow when the refreshes are due, all of them.
+        // Fast at first; slow when all the refreshes are due.
         let source = Script::new(move |call| {
             let answer = Answer::token(format!("tok-{}", call.number), LIFE.as_secs());
             answer.after(if begun.elapsed() < LIFE / 2 {
@@ -568,7 +568,7 @@ fn s168_refreshes_do_not_queue_in_front_of_a_first_fetch() {
         }
         let asked = Instant::now();
         cache.token(&scopes(KEYS)).await.unwrap();
-        // Those that run have their second, and then it has its own.
+        // The fetches that are running take their second, then this one takes its own.
         assert!(asked.elapsed() <= 2 * ANSWER, "{:?}", asked.elapsed());
     });
 }
@@ -603,7 +603,7 @@ fn s171_ten_thousand_refresh_cycles() {
     });
 }
 
-/// The same with a connection each, one after the other.
+/// The same with one connection each, one after the other.
 fn exchanges(count: usize) {
     let mds = FakeMds::healthy();
     let (source, cache) = (mds.source(), TokenCache::new(mds.source()));
@@ -615,9 +615,9 @@ fn exchanges(count: usize) {
             let fetch = TokenSource::fetch(&source, wanted.clone());
             runtime.block_on(fetch).unwrap();
         }
-        // Through a cache as well; it keeps its distance between two fetches.
+        // Also through a cache, which keeps its interval between two fetches.
         runtime.block_on(cache.token(&wanted)).unwrap();
-        // The server's side of the last connections.
+        // Wait for the server's side of the last connections.
         while mds.open() > 0 {
             std::thread::yield_now();
         }
@@ -626,7 +626,7 @@ fn exchanges(count: usize) {
     cycles(100);
     let (before, held) = (live(), resources());
     cycles(count);
-    // The server's last threads end on their own account.
+    // The server's last threads end by themselves.
     let begun = std::time::Instant::now();
     while resources() > held && begun.elapsed() < Duration::from_secs(10) {
         std::thread::yield_now();
@@ -648,14 +648,14 @@ fn s171_ten_thousand_exchanges_leave_no_socket() {
     exchanges(10_000);
 }
 
-/// So many requests a second for a minute, none of which gets a token.
+/// Sends `per_second` requests a second for a minute; none of them gets a token.
 async fn outage(answer: fn() -> Answer, per_second: u32, most: isize) {
     let source = Script::new(move |_| answer());
     let client: ScopedAuth<Sink> = ScopedAuthLayer::from_cache(cache(&source)).layer(Sink);
     let before = live();
     PEAK.store(before, Ordering::Relaxed);
     let begun = Instant::now();
-    // Handles are not kept: a finished task whose handle is alive keeps its memory.
+    // Handles are not kept: a finished task keeps its memory while its handle is alive.
     let wrong = std::sync::Arc::new(std::sync::atomic::AtomicUsize::new(0));
     while begun.elapsed() < Duration::from_secs(60) {
         for _ in 0..per_second / 10 {
@@ -689,12 +689,12 @@ fn s175_an_outage_under_load() {
 fn s175_an_outage_at_full_load() {
     let _alone = alone();
     // A second's worth of requests, 50,000, waits for the attempt that begins within that second;
-    // with its task each takes 1.7 KiB. What bounds it in general is the cap on waiters.
+    // each takes 1.7 KiB, its task included. In general the cap on waiters bounds this.
     paused(outage(|| Answer::failure("refused"), 50_000, 96 * MIB));
     paused(outage(Answer::hang, 50_000, 256 * MIB));
 }
 
-/// Gives the request back, so that the next one costs nothing but its stamp.
+/// Gives the request back, so that the next one costs only its stamp.
 #[derive(Clone)]
 struct Echo;
 
@@ -712,7 +712,7 @@ impl Service<http::Request<()>> for Echo {
     }
 }
 
-/// So many warm requests through one client; each one's header is taken off again.
+/// Sends `count` warm requests through one client; each one's header is removed again.
 fn soak(mut client: ScopedAuth<Echo>, count: usize) -> Duration {
     let begun = std::time::Instant::now();
     let mut context = Context::from_waker(Waker::noop());
@@ -739,7 +739,7 @@ fn s172_two_million_warm_requests_grow_nothing() {
         client.clone().oneshot(get(BUCKET)).await.unwrap();
         let before = live();
         soak(client, 2_000_000);
-        // The harness is at work beside us; a byte for every 30 requests would still show.
+        // The harness allocates at the same time; a byte for every 30 requests would still show.
         assert_grown_below(64 * KIB, before);
         assert_eq!(source.calls(), 1);
     });
@@ -766,7 +766,7 @@ fn s172_a_thousand_million_warm_requests_grow_nothing() {
             threads.map(|thread| thread.join().unwrap())
         })
     };
-    // How fast it is is a bench's affair; that it stays as fast is for who reads this.
+    // Speed is measured by the benches; the output lets a reader see that it stays the same.
     println!("round 1: {:?}", round());
     let before = live();
     for number in 2..=ROUNDS {
@@ -822,7 +822,7 @@ fn s052_a_huge_answer_takes_less_than_a_mebibyte() {
         let error = runtime.block_on(source.fetch(wanted)).unwrap_err();
         let peak = PEAK.load(Ordering::Relaxed) - before;
         assert!(error.to_string().contains("too large"), "{error}");
-        // The server's own copy of what it sends is counted, too.
+        // The server's own copy of what it sends is counted too.
         assert_below(MIB, peak);
     }
 }
@@ -849,7 +849,7 @@ fn s068_a_day_of_failures_keeps_the_heap_flat() {
     });
 }
 
-/// A server that serves ten at a time, and answers 429 to the rest.
+/// A server that serves ten at a time and answers 429 to the rest.
 #[derive(Clone, Default)]
 struct Limited {
     running: std::sync::Arc<std::sync::atomic::AtomicUsize>,

@@ -1,4 +1,4 @@
-//! Group H: clocks that jump, and machines that sleep. Virtual time, two hands.
+//! Group H: clocks that jump, and machines that sleep. Virtual time with two clocks, monotonic and wall.
 
 #![allow(
     clippy::unwrap_used,
@@ -232,7 +232,7 @@ async fn keep_fresh_follows_the_pace_of_failures_not_the_patience_for_an_attempt
         1..=3 => Answer::failure("out"),
         number => Answer::token(format!("tok-{number}"), 3599),
     });
-    // Fails at once; an attempt might have taken five minutes.
+    // Fails at once, although an attempt may take five minutes.
     let source = source.with_timeout(secs(300));
     let cache = TokenCache::builder(source.clone())
         .clock(TestClock::new())

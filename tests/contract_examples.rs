@@ -27,7 +27,7 @@ type Done = Result<(), BoxError>;
 
 const READ_ONLY: &str = "https://www.googleapis.com/auth/devstorage.read_only";
 
-/// Answers 200 to a token that is valid, and 401 to anything else.
+/// Answers 200 to a valid token, and 401 to anything else.
 async fn api(mds: &Arc<Emulator>) -> SocketAddr {
     let listener = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
     let addr = listener.local_addr().unwrap();
@@ -62,7 +62,7 @@ async fn example_1_reqwest() -> Done {
     crypto_provider();
     let mds = Arc::new(Emulator::builder().start().await?);
     let addr = api(&mds).await;
-    // As written, up to where the layer's destination is a real host.
+    // As written, but without the requests, because the destination is a real host.
     let auth = ScopedAuthLayer::new(MetadataServer::from_env()?).scopes(Scopes::new([READ_ONLY])?);
     let _client = ServiceBuilder::new()
         .layer(auth)

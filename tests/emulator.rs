@@ -26,7 +26,7 @@ fn start() -> Emulator {
     Emulator::builder().start_blocking().unwrap()
 }
 
-/// Sends a request as it stands and reads until the server closes.
+/// Sends a request unchanged and reads until the server closes.
 fn raw(mds: &Emulator, request: &str) -> String {
     let mut stream = TcpStream::connect(mds.addr()).unwrap();
     stream
@@ -176,9 +176,9 @@ fn paths_are_taken_literally() {
     assert_eq!(mds.identity_requests(), 1);
 }
 
-/// `identity?…`, and what its claims say.
+/// The response to `identity?…`, and its claims.
 fn identity(mds: &Emulator, query: &str) -> (String, Value) {
-    // First, so that the key is there: on a busy machine it may take longer than a request.
+    // Asked for first, so that the key is there: on a busy machine, making it may outlast a request.
     let keys: jsonwebtoken::jwk::JwkSet = serde_json::from_str(&mds.jwks()).unwrap();
     let (status, head, body) = get(mds, &format!("{ACCOUNT}/identity?{query}"));
     assert_eq!(status, 200, "{head}");
@@ -296,7 +296,7 @@ fn one_token_per_scope_set_until_it_is_reminted() {
         (Some(1), Some(2))
     );
     assert!(mds.is_valid(&first) && !mds.is_valid("other"));
-    // Its real life: the emulator's clock is the machine's.
+    // It expires in real time: the emulator's clock is the machine's.
     while token(&mds, "").0 == first {
         assert!(begun.elapsed() < Duration::from_secs(4));
         std::thread::sleep(Duration::from_millis(50));

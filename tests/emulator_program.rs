@@ -23,8 +23,8 @@ use std::{
 const TOKEN: &str = "/computeMetadata/v1/instance/service-accounts/default/token";
 const LONG: Duration = Duration::from_secs(30);
 
-/// `cargo test` has built it, as all examples. `cargo test --test emulator_program` builds none: then it
-/// is the one that is there, or if there is none, it is built now.
+/// `cargo test` builds it, as it does all examples. `cargo test --test emulator_program` builds none: then
+/// an existing one is used, or if there is none, it is built now.
 fn program() -> &'static Path {
     static PROGRAM: OnceLock<PathBuf> = OnceLock::new();
     PROGRAM.get_or_init(|| {
@@ -38,7 +38,7 @@ fn program() -> &'static Path {
             if folder.ends_with("release") {
                 cargo.arg("--release");
             }
-            // What cargo tells a test would make build scripts run anew.
+            // The variables that cargo sets for a test would make build scripts run again.
             for (name, _) in env::vars().filter(|(name, _)| name.starts_with("CARGO_PKG_")) {
                 cargo.env_remove(name);
             }
@@ -70,7 +70,7 @@ fn refusal(output: &Output) -> String {
     stderr
 }
 
-/// A running program, killed when the test ends without having stopped it.
+/// A running program, killed if the test ends without having stopped it.
 struct Running {
     child: Child,
     lines: mpsc::Receiver<String>,
@@ -110,7 +110,7 @@ impl Running {
         self.lines.recv_timeout(LONG).expect("a line")
     }
 
-    /// Sends one request and returns the whole answer.
+    /// Sends one request and returns the whole response.
     fn ask(&self, request_line: &str) -> String {
         let mut stream = TcpStream::connect(&self.host).unwrap();
         let head = format!(
@@ -124,7 +124,7 @@ impl Running {
         answer
     }
 
-    /// Sends a signal, and returns the exit code, how long the end took, and all that was not read.
+    /// Sends a signal, and returns the exit code, how long the exit took, and all unread output.
     fn stop(mut self, signal: &str) -> (Option<i32>, Duration, String) {
         let begun = Instant::now();
         let kill = Command::new("kill")
@@ -146,7 +146,7 @@ impl Running {
 
 impl Drop for Running {
     fn drop(&mut self) {
-        // In vain if it has ended.
+        // Has no effect if it has ended.
         let _ = self.child.kill();
         let _ = self.child.wait();
     }
@@ -165,7 +165,7 @@ impl Gcloud {
         let folder = env::temp_dir().join(format!("gcloud-{name}-{}", std::process::id()));
         fs::create_dir_all(&folder).unwrap();
         let program = folder.join("gcloud");
-        // Under another name first: a file that is open for writing cannot be run.
+        // Written under another name first: a file that is open for writing cannot be run.
         let unfinished = folder.join("unfinished");
         fs::write(&unfinished, format!("#!/bin/sh\n{script}\n")).unwrap();
         fs::set_permissions(&unfinished, fs::Permissions::from_mode(0o755)).unwrap();
@@ -335,7 +335,7 @@ fn quiet_is_quiet() {
 fn ctrl_c_and_a_request_to_terminate_end_it_at_once() {
     for signal in ["-INT", "-TERM"] {
         let server = Running::start(command(&["--port", "0"]));
-        // A client that keeps its connection does not keep the server.
+        // A client that keeps its connection open does not keep the server running.
         let idle = TcpStream::connect(&server.host).unwrap();
         let (code, took, _) = server.stop(signal);
         assert_eq!(code, Some(0), "{signal}");
@@ -361,7 +361,7 @@ fn with_gcloud_it_serves_the_developers_own_tokens_and_prints_none() {
     let email = server.ask("GET /computeMetadata/v1/instance/service-accounts/default/email");
     assert!(email.ends_with("\r\n\r\nme@example.com"), "{email}");
 
-    // From a page that was made to point here.
+    // From a web page whose host name was made to point here.
     let mut stream = TcpStream::connect(&server.host).unwrap();
     let head = format!(
         "GET {TOKEN} HTTP/1.1\r\nHost: evil.example\r\nMetadata-Flavor: Google\r\n\

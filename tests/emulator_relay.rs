@@ -1,4 +1,4 @@
-//! The emulator with real tokens behind it: whose they are, how long they live, who may have them.
+//! The emulator with real tokens behind it: whose they are, how long they live, who may get them.
 
 #![allow(clippy::unwrap_used, clippy::panic, clippy::indexing_slicing)]
 
@@ -82,7 +82,7 @@ async fn no_token_is_a_503_that_says_why_and_nonsense_a_400() {
         .await
         .unwrap();
     let mut body = String::new();
-    // The first answer may come before the first failure.
+    // The first response may come before the first failure.
     for _ in 0..50 {
         let (status, said) = get(&mds, &format!("{ACCOUNT}/token")).await;
         assert_eq!(status, 503);

@@ -1,7 +1,7 @@
-//! What the process around the crate decides: its variables, its runtimes or their lack, its end.
+//! What the process around the crate decides: its variables, its runtimes or lack of them, its end.
 //!
-//! Variables belong to a whole process, so each scenario starts this test binary once more, for one
-//! test, with the variables it is about. That test then takes the other branch of its function.
+//! Variables belong to a whole process, so each scenario starts this test binary again, for one test,
+//! with the variables it is about. That test then takes the other branch of its function.
 
 #![allow(
     clippy::unwrap_used,
@@ -55,7 +55,7 @@ fn millis(milliseconds: u64) -> Duration {
     Duration::from_millis(milliseconds)
 }
 
-/// This test, in a process of its own; to be ended in good order.
+/// Runs this test in a process of its own, which must end successfully.
 fn child(
     test: &str,
     tell: &str,
@@ -80,7 +80,7 @@ fn block_on<T>(future: impl Future<Output = T>) -> T {
     current_thread().block_on(limited)
 }
 
-/// The token that a request through a layer around this source goes out with.
+/// The token that a request carries when sent through a layer around this source.
 fn token_from(source: MetadataServer) -> String {
     let inner = Inner::new();
     let client = ScopedAuthLayer::new(source).layer(inner.clone());
@@ -147,7 +147,7 @@ fn s051_proxy_variables_mean_nothing() {
     if told().is_some() {
         assert_eq!(token_from(MetadataServer::from_env().unwrap()), "tok-1");
         support::crypto_provider();
-        // A client that does go by them, or the variables would prove nothing.
+        // A client that does obey them, or the variables would prove nothing.
         let response = block_on(reqwest::get("http://somewhere.invalid/control")).unwrap();
         assert!(response.status().is_success());
         return;
@@ -174,7 +174,7 @@ fn s063_the_metadata_host_is_used_or_is_an_error() {
     match told().as_deref() {
         Some("used") => {
             assert_eq!(token_from(MetadataServer::from_env().unwrap()), "tok");
-            // Only who asks for it gets it.
+            // Only those who ask for it get it.
             let explicit = MetadataServer::builder().endpoint("192.0.2.7");
             for (deaf, address) in [
                 (MetadataServer::new(), "\"169.254.169.254\""),
@@ -221,7 +221,7 @@ fn s063_the_metadata_host_is_used_or_is_an_error() {
     }
     assert_eq!(mds.token_requests(), used.len());
 
-    // Where there is no IPv6, what the text means is still checked, by the module's own tests.
+    // Where there is no IPv6, the module's own tests still check what the text means.
     if let Ok(listener) = TcpListener::bind("[::1]:0") {
         let mds = FakeMds::start_on(listener, 0, |_| Reply::token("tok", 3599));
         assert!(mds.endpoint().starts_with("[::1]:"));
@@ -286,7 +286,7 @@ fn s093_the_process_ends_while_a_fetch_hangs() {
     }
 }
 
-/// Returns while a request waits for a token that does not come.
+/// Returns while a request is waiting for a token that does not come.
 async fn begin_a_fetch() {
     let mds = FakeMds::start(|_| Reply::Hang);
     let client = ScopedAuthLayer::new(mds.source()).layer(Inner::new());
@@ -296,7 +296,7 @@ async fn begin_a_fetch() {
     }
 }
 
-/// Returns while a refresh hangs.
+/// Returns while a refresh is hanging.
 async fn begin_a_refresh() {
     let mds = FakeMds::start(|n| match n {
         1 => Reply::token("tok-1", 3599),
@@ -316,7 +316,7 @@ async fn begin_a_refresh() {
     }
     let request = TokenRequest::access_token(Scopes::default());
     assert!(cache.status(&request).is_refreshing());
-    // Main returns with everything still in use, as from a server that was told to stop.
+    // `main` returns with everything still in use, as in a server that was told to stop.
     std::mem::forget((cache, client));
 }
 
@@ -357,7 +357,7 @@ fn s052_a_huge_answer_takes_no_memory() {
     }
 }
 
-/// The most memory this process has had.
+/// The peak memory of this process.
 #[cfg(target_os = "linux")]
 fn peak_kib() -> u64 {
     let status = std::fs::read_to_string("/proc/self/status").unwrap();

@@ -29,8 +29,8 @@ fn client(source: &Script, inner: &Inner) -> ScopedAuth<Inner> {
     ScopedAuthLayer::from_cache(cache).layer(inner.clone())
 }
 
-/// Requests at an even pace from now on; each must be answered before the next is due. Returns how
-/// many had to wait.
+/// Sends requests at an even pace from now on; each must be answered before the next is due. Returns
+/// how many had to wait.
 async fn traffic(client: &ScopedAuth<Inner>, every: Duration, span: Duration) -> usize {
     let begun = Instant::now();
     let mut waited = 0;
@@ -109,7 +109,7 @@ async fn s005_life_counts_from_when_the_fetch_was_sent() {
     send(&client, BUCKET).await.unwrap();
     assert_eq!(begun.elapsed().as_secs(), 20);
     assert_eq!(inner.last_token().unwrap(), "tok-1");
-    // 40 s after the answer, 60 s after the question.
+    // 40 s after the response, 60 s after the request.
     sleep_until(begun + secs(60)).await;
     send(&client, BUCKET).await.unwrap();
     assert_eq!(inner.last_token().unwrap(), "tok-2");
@@ -203,7 +203,7 @@ async fn s011_lives_shorter_than_the_lead() {
     assert_eq!(waited, 1, "the first");
     assert!((10..=40).contains(&source.calls()), "{}", source.calls());
 
-    // Which second of its 20 a token is sent in; the name of a token is when it was asked for.
+    // How far into its 20 seconds a token is sent: its name is the time when it was asked for.
     let source = Script::new(|call| Answer::token(call.at.as_millis().to_string(), 20));
     let begun = Instant::now();
     let inner = Inner::answering(move |seen| {
@@ -218,7 +218,7 @@ async fn s011_lives_shorter_than_the_lead() {
         1,
         "the first"
     );
-    // And after a pause longer than their life.
+    // And after pauses as long as a token's life.
     for _ in 0..10 {
         sleep(secs(20)).await;
         send(&client, BUCKET).await.unwrap();
@@ -293,7 +293,7 @@ async fn s013_in_the_guard_band_a_request_waits_a_little_for_the_refresh() {
             assert_eq!((token.as_str(), took), ("tok-2", after));
         } else {
             assert_eq!(token, "tok-1");
-            // A timer may ring a millisecond late.
+            // A timer may fire a millisecond late.
             let most = after.min(secs(3)) + Duration::from_millis(2);
             assert!(took <= most, "{took:?}");
         }
@@ -312,12 +312,12 @@ async fn s013_that_wait_is_not_cut_by_a_shorter_max_wait() {
             .max_wait(secs(max_wait));
         let inner = Inner::new();
         let client = ScopedAuthLayer::from_cache(cache.build().unwrap()).layer(inner.clone());
-        // The first one is there for who cannot wait, too, once it was fetched.
+        // Once it has been fetched, the first one serves those who cannot wait, too.
         while send(&client, BUCKET).await.is_err() {
             sleep(Duration::from_millis(1)).await;
         }
         sleep(secs(55)).await;
-        // Whatever stands beside it in a task wakes it as well.
+        // Another future in the same task also wakes the request.
         let asked = Instant::now();
         let beside = sleep(Duration::from_millis(1500));
         let (sent, ()) = tokio::join!(send(&client, BUCKET), beside);
@@ -339,7 +339,7 @@ async fn s014_a_refresh_that_hangs_across_the_expiry() {
     let begun = Instant::now();
     send(&client, BUCKET).await.unwrap();
     sleep_until(begun + secs(3399)).await;
-    // Until the guard band nobody waits, and in it nobody waits for a source that hangs.
+    // Before the guard band nobody waits, and within it nobody waits for a source that hangs.
     assert_eq!(
         traffic(&client, Duration::from_millis(100), secs(200)).await,
         0
@@ -444,7 +444,7 @@ async fn s018_hostile_settings_are_refused_or_harmless() {
     for builder in refused {
         assert_eq!(builder.build().unwrap_err().to_string().lines().count(), 1);
     }
-    // A lead of twice the life is cut to half of it; one below the guard band leaves just that.
+    // A lead of twice the life is cut to half of it; one below the guard band leaves only the guard band.
     for lead in [secs(7200), secs(1)] {
         let (source, inner) = (Script::tokens(3600), Inner::new());
         let cache = TokenCache::builder(source.clone())

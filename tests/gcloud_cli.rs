@@ -1,7 +1,7 @@
-//! `GcloudCli` with a program in gcloud's place that behaves, or does not.
+//! `GcloudCli` with a program in gcloud's place that behaves, or misbehaves.
 //!
-//! The stand-in is one shell script. The name it is called by says what it is to do: each test has a
-//! folder of its own with a link of that name. The script notes there what it was called with, and
+//! The stand-in is one shell script. The name it is called by tells it what to do: each test has a
+//! folder of its own with a link of that name. There the script records what it was called with, and
 //! which processes there are.
 
 #![cfg(unix)]
@@ -79,9 +79,9 @@ const LONG: Duration = Duration::from_secs(120);
 
 /// The script, written once.
 ///
-/// By another process: a program that this one holds open for writing cannot be run, and neither can
-/// one that was open in the moment when another thread started a process. In the build's own folder,
-/// where the next run replaces it.
+/// Another process writes it: a program that this process holds open for writing cannot be run, and
+/// neither can one that was open at the moment when another thread started a process. It is in the
+/// build's own folder, where the next run replaces it.
 static PROGRAM: LazyLock<PathBuf> = LazyLock::new(|| {
     let path = PathBuf::from(env!("CARGO_TARGET_TMPDIR")).join("gcloud-stand-in");
     let write = r#"cat > "$1.$$" && chmod 755 "$1.$$" && mv "$1.$$" "$1""#;
@@ -120,10 +120,10 @@ impl StandIn {
         text.lines().map(str::to_owned).collect()
     }
 
-    /// Waits until the script has noted this many processes, itself included.
+    /// Waits until the script has recorded this many processes, itself included.
     async fn processes(&self, count: usize) -> Vec<String> {
         until(|| {
-            // The last line may be half written.
+            // The last line may be incomplete.
             let text = fs::read_to_string(self.folder.join("pids")).unwrap_or_default();
             text.matches('\n').count() >= count
         })
@@ -149,7 +149,7 @@ fn is_gone(pid: &str) -> bool {
     state(pid).is_none()
 }
 
-/// `R`, `S`, `Z` and so on, as `ps` has it on every Unix.
+/// `R`, `S`, `Z` and so on, as `ps` reports it on every Unix.
 fn state(pid: &str) -> Option<char> {
     let ps = Command::new("ps").args(["-o", "stat=", "-p", pid]).output();
     let text = String::from_utf8(ps.unwrap().stdout).unwrap();
@@ -331,7 +331,7 @@ async fn a_fetch_that_is_dropped_takes_the_program_and_its_children_along() {
         assert!(pids.iter().all(|pid| state(pid).is_some_and(|s| s != 'Z')));
         drop(fetching);
         until(|| is_gone(&pids[0])).await;
-        // Whoever inherits the other one may be slow to notice that it ended.
+        // Whoever inherits the other process may be slow to notice that it ended.
         until(|| state(&pids[1]).is_none_or(|state| state == 'Z')).await;
     }
 }
@@ -394,7 +394,7 @@ fn assert_secretless(error: &AuthError) {
     assert!(!text.contains(SECRET), "{text}");
 }
 
-/// `PATH` belongs to a whole process: this test starts itself in another one.
+/// `PATH` belongs to a whole process, so this test starts itself in another one.
 #[test]
 fn by_default_it_is_gcloud_on_the_path() {
     const CHILD: &str = "TOWER_SCOPED_AUTH_TEST_CHILD";

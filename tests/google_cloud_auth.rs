@@ -1,8 +1,8 @@
-//! The adapter, with Google's own crate as it is published: its metadata client against the emulator,
+//! The adapter, with Google's own crate as published: its metadata client against the emulator, and
 //! key files, users' logins and federation against a token endpoint on loopback.
 //!
 //! The search for Application Default Credentials reads variables, which belong to a whole process:
-//! those tests start this binary once more, for one test.
+//! those tests start this binary again, for one test.
 
 #![allow(
     clippy::unwrap_used,
@@ -147,7 +147,7 @@ async fn its_metadata_credentials_stamp_requests() {
     assert_eq!(mds.token_requests(), 1);
     let status = cache.status(&any());
     assert_eq!(status.source(), "google-cloud-auth");
-    // It does not say when the token expires, so it is asked again soon.
+    // The credentials do not say when the token expires, so they are asked again soon.
     assert!(status.expires_in().unwrap() <= seconds(10));
 }
 
@@ -194,7 +194,7 @@ async fn its_id_tokens_live_until_their_exp() {
     let left = cache.status(&request).expires_in().unwrap();
     assert!((1790..=1800).contains(&left.as_secs()), "{left:?}");
 
-    // The wrong kind, either way round.
+    // Each asked for the wrong kind of token.
     assert!(!credentials.fetch(any()).await.unwrap_err().is_transient());
     let access = user_account::Builder::new(login_file(&url(&server, "/token")));
     let access = access.build_access_token_credentials().unwrap();
@@ -285,7 +285,7 @@ async fn s133_no_error_repeats_a_body() {
     assert!(!ours.iter().any(|line| line.contains(SECRET)), "{ours:?}");
 }
 
-/// Its task goes with the runtime it was built on, and it panics when its token has expired.
+/// The credentials' task ends with the runtime they were built on, and they panic when their token has expired.
 #[test]
 fn what_panics_is_a_failed_attempt() {
     crypto_provider();
@@ -332,7 +332,7 @@ fn told() -> Option<String> {
     Some(told)
 }
 
-/// This test in a process of its own, with a home of its own; to be ended in good order.
+/// Runs this test in a process of its own, with a home of its own; the process must end successfully.
 fn child(test: &str, tell: &str, home: &Path, variables: &[(&str, OsString)]) {
     let mut command = Command::new(env::current_exe().unwrap());
     command
@@ -350,7 +350,7 @@ fn child(test: &str, tell: &str, home: &Path, variables: &[(&str, OsString)]) {
     ] {
         command.env_remove(name);
     }
-    // Some panic on purpose: writing a trace of that takes seconds on a busy machine.
+    // Some panic on purpose, and printing the backtrace takes seconds on a busy machine.
     command
         .env("RUST_BACKTRACE", "0")
         .env(CHILD, tell)
@@ -473,7 +473,7 @@ fn a_key_file_makes_a_token_for_each_scope() {
     );
 }
 
-/// What it calls permanent, and would repeat for ever, heals with its cause.
+/// An error that Google's crate calls permanent, and would repeat forever, heals with its cause.
 #[test]
 fn nothing_is_terminal() {
     if told().is_some() {
@@ -556,7 +556,7 @@ fn a_file_that_is_none_says_so_and_is_not_repeated() {
     );
 }
 
-/// No server at all: the attempt ends, and says where it looked.
+/// No server at all: the attempt ends, and its error says where it looked.
 #[test]
 fn without_anything_it_is_an_error() {
     if told().is_some() {

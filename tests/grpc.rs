@@ -76,7 +76,7 @@ impl Decoder for Raw {
     }
 }
 
-/// Sends messages back; the one that says `no` ends the call as unauthenticated.
+/// Sends messages back; a message that says `no` ends the call as unauthenticated.
 #[derive(Clone, Default)]
 struct Echo {
     seen: Arc<Mutex<Vec<HeaderMap>>>,
@@ -165,13 +165,13 @@ async fn s131_grpc_unary_and_streams_with_trailers() {
     let source = Script::tokens(3599);
     let layer = ScopedAuthLayer::new(source.clone()).destinations(Destinations::trust_inner());
 
-    // The first call waits for the token, the others are warm.
+    // The first call waits for the token; the others are warm.
     for _ in 0..2 {
         let mut client = ready_client(&layer, channel.clone()).await;
         let request = Request::new(Bytes::from("hello"));
         let path = PathAndQuery::from_static(UNARY);
         let response = client.unary(request, path, Raw).await.unwrap();
-        // Where a successful call's trailers are, for tonic: merged into its metadata.
+        // tonic merges a successful call's trailers into its metadata.
         assert_eq!(response.metadata().get("grpc-status").unwrap(), "0");
         assert_eq!(response.into_inner(), "hello");
     }
@@ -225,8 +225,8 @@ async fn s131_grpc_status_16_passes_untouched() {
     assert_eq!(source.calls(), 1);
 }
 
-/// As docs/clients.md has it for Cloud Run: TLS below the layer, an audience by name, and trust in the
-/// channel's one origin.
+/// As docs/clients.md shows it for Cloud Run: TLS below the layer, an audience by name, and trust in
+/// the channel's one origin.
 #[tokio::test]
 async fn s139_over_tls_with_an_audience_by_name() {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();

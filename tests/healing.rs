@@ -1,8 +1,8 @@
-//! s069: whatever the metadata server did, 11 s after it is well again so are the requests, and
-//! nothing was rebuilt for it.
+//! s069: whatever the metadata server did, requests succeed again 11 s after it has recovered, and
+//! nothing has to be rebuilt for that.
 //!
-//! Each failure comes from a real server: in real time for as long as a test may take, and what was
-//! learned from one exchange over and over in virtual time, so that the back-off is at its longest.
+//! Each failure comes from a real server: in real time for as long as a test may take; then the error
+//! of one exchange is repeated in virtual time, until the back-off is at its longest.
 
 #![allow(
     clippy::unwrap_used,
@@ -46,7 +46,7 @@ fn at(addr: SocketAddr) -> MetadataServer {
     builder.build().unwrap()
 }
 
-/// A socket that refuses connections, and whose port nobody else gets.
+/// A socket that refuses connections, and whose port nobody else can get.
 fn refusing() -> (TcpSocket, SocketAddr) {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
@@ -58,8 +58,8 @@ fn good(n: usize) -> Reply {
     Reply::token(&format!("tok-{n}"), 3599)
 }
 
-/// Requests through one service until one goes out: not before the end of the trouble, which began for
-/// all of them at one time, and soon after.
+/// Sends requests through one service until one goes out: not before the end of the trouble, which
+/// began for all services at the same time, but soon after.
 async fn heals(
     what: &str,
     source: MetadataServer,
@@ -85,11 +85,11 @@ async fn heals(
     assert!(cache.status(&wanted()).last_error().is_none(), "{what}");
 }
 
-/// All of them side by side.
+/// All troubles at the same time.
 async fn all_heal(attempt: Duration, trouble: Duration) {
     let begun = Instant::now();
     let scripted = troubles::all().into_iter().map(|(what, reply)| async move {
-        // Also where the machine is so busy that the first request comes when it should be over.
+        // The first request fails even if the machine is so busy that it comes after the trouble.
         let mds = FakeMds::start(move |n| match n == 1 || begun.elapsed() < trouble {
             true => reply.clone(),
             false => good(n),
@@ -123,7 +123,7 @@ async fn all_heal(attempt: Duration, trouble: Duration) {
     tokio::join!(join_all(scripted), reset_at_once, refused);
 }
 
-/// Long beside what an attempt takes here: also with sixty servers on a machine that does other things.
+/// Both times are long compared with what an attempt takes here, even with sixty servers on a busy machine.
 #[tokio::test]
 async fn s069_every_failure_heals() {
     all_heal(secs(2), Duration::from_millis(1_500)).await;
@@ -144,7 +144,7 @@ fn runtime(paused: bool) -> Runtime {
         .unwrap()
 }
 
-/// What an exchange with such a server comes to.
+/// The error that an exchange with such a server ends with.
 async fn failure((what, reply): troubles::Trouble) -> (&'static str, AuthError) {
     let mds = FakeMds::start(move |_| reply.clone());
     let cache = TokenCache::builder(mds.source())
@@ -166,7 +166,7 @@ async fn failure((what, reply): troubles::Trouble) -> (&'static str, AuthError) 
     }
 }
 
-/// Half a minute of this failure, in virtual time, and then a token.
+/// Half a minute of this failure in virtual time, then a token.
 async fn heals_after_half_a_minute(what: &str, error: AuthError) {
     const TROUBLE: Duration = Duration::from_secs(30);
 

@@ -49,12 +49,12 @@ fn counting(life: Duration, delay: Duration) -> (Arc<AtomicUsize>, TokenCache) {
     (fetches, TokenCache::new(source))
 }
 
-/// Tokens as long as real ones, so that a torn one would show: the generation, over and over.
+/// Tokens as long as real ones, so that a torn one would show: the generation, repeated.
 fn spelled(generation: usize) -> String {
     format!("{generation:08}").repeat(100)
 }
 
-/// The generation, if the value is that token's and no other's in any part.
+/// The generation; panics if any part of the value is from another token.
 fn generation(value: &http::HeaderValue) -> usize {
     let text = value.to_str().unwrap().strip_prefix("Bearer ").unwrap();
     let generation = text[..8].parse().unwrap();
@@ -62,7 +62,7 @@ fn generation(value: &http::HeaderValue) -> usize {
     generation
 }
 
-/// So many swaps by the clock of a paused runtime, while threads send so many requests each.
+/// Swaps tokens by the clock of a paused runtime, while each thread sends `requests` requests.
 fn swaps(swaps: usize, threads: usize, requests: usize) {
     let runtime = Builder::new_current_thread()
         .enable_all()
@@ -91,12 +91,12 @@ fn swaps(swaps: usize, threads: usize, requests: usize) {
     thread::scope(|scope| {
         for _ in 0..threads {
             scope.spawn(|| {
-                // The paused clock is the clock here, too; the fetches are the other thread's.
+                // The paused clock applies here too; the other thread does the fetches.
                 let _inside = runtime.enter();
                 let mut last = 0;
                 for sent in 0.. {
                     let known = cache.status(&wanted).generation() as usize;
-                    // Stale is as good as fresh: nobody ever waits.
+                    // A stale token is as good as a fresh one: nobody ever waits.
                     let response = send(&client, BUCKET).now_or_never().expect("at once");
                     let generation = generation(response.unwrap().body());
                     assert!(generation >= last, "{generation} after {last}");
@@ -104,7 +104,7 @@ fn swaps(swaps: usize, threads: usize, requests: usize) {
                     if sent < requests {
                         continue;
                     }
-                    // As many as asked for, and on to the last swap.
+                    // After the required number of requests, go on until the last swap.
                     if known >= swaps {
                         break;
                     }
@@ -114,7 +114,7 @@ fn swaps(swaps: usize, threads: usize, requests: usize) {
                 sending.fetch_sub(1, Ordering::SeqCst);
             });
         }
-        // From the first moment of a token's window, requests begin the next one.
+        // From the first moment of a token's refresh window, requests begin the next fetch.
         while sending.load(Ordering::SeqCst) > 0 {
             let before = cache.status(&wanted).generation();
             if before as usize >= swaps {
@@ -124,7 +124,7 @@ fn swaps(swaps: usize, threads: usize, requests: usize) {
             runtime.block_on(async {
                 tokio::time::advance(Duration::from_secs(3500)).await;
                 while cache.status(&wanted).generation() == before {
-                    // Without a timer, so that the clock does not move on by itself.
+                    // Without a timer, so that the clock does not advance by itself.
                     tokio::task::yield_now().await;
                 }
             });
@@ -148,7 +148,7 @@ fn s006_eight_million_requests() {
 fn s026_ten_thousand_requests_at_the_expiry() {
     let fetches = Arc::new(AtomicUsize::new(0));
     let counter = Arc::clone(&fetches);
-    // A second, and then an hour.
+    // The first token lives a second, the later ones an hour.
     let source = source::from_fn(move |_: TokenRequest| {
         let number = counter.fetch_add(1, Ordering::SeqCst) + 1;
         async move {
@@ -204,7 +204,7 @@ fn s027_traffic_while_a_refresh_is_slow() {
     let cache = TokenCache::builder(source.clone()).clock(clock.clone());
     let client = ScopedAuthLayer::from_cache(cache.build().unwrap()).layer(inner.clone());
     runtime.block_on(send(&client, BUCKET)).unwrap();
-    // In the window, with three minutes left.
+    // In the refresh window, with three minutes left.
     clock.suspend(Duration::from_secs(3599 - 180));
     let stop = Instant::now() + Duration::from_millis(2_500);
     thread::scope(|scope| {
@@ -214,7 +214,7 @@ fn s027_traffic_while_a_refresh_is_slow() {
                 while Instant::now() < stop {
                     let sent = send(&client, BUCKET).now_or_never();
                     sent.expect("a request had to wait").unwrap();
-                    // As many as ten thousand a second, and room for what they are sent beside.
+                    // Up to ten thousand a second, which leaves time for whatever else is running.
                     thread::sleep(Duration::from_micros(300));
                 }
             });
@@ -305,7 +305,7 @@ fn chaos(threads: usize, span: Duration) {
 fn s023_an_executor_that_starved_through_the_refresh_catches_up() {
     let runtime = workers(2);
     let _inside = runtime.enter();
-    // 2.2 s: stale from 1.1 s on, in the guard band from 0.55 s before its end.
+    // Tokens live 2.2 s: stale from 1.1 s on, in the guard band from 0.55 s before their end.
     let source = source::from_fn({
         let number = AtomicUsize::new(0);
         move |_: TokenRequest| {
@@ -329,7 +329,7 @@ fn s023_an_executor_that_starved_through_the_refresh_catches_up() {
             })
         })
         .collect();
-    // Requests that are driven by other threads go on meanwhile.
+    // Meanwhile, requests that other threads drive go on.
     while Instant::now() < until {
         runtime.block_on(send(&client, BUCKET)).unwrap();
         thread::sleep(Duration::from_millis(5));

@@ -1,8 +1,8 @@
 //! ID tokens over real sockets: from the metadata server to services that verify them.
 //!
-//! The metadata server is the emulator, whose tokens verify against its published keys; or one that
-//! sends what a test says, where it is to be wrong. The services are axum's, one port each, as Cloud
-//! Run services have one origin each.
+//! The metadata server is the emulator, whose tokens verify against its published keys; or, where it has
+//! to misbehave, one that sends what a test says. The services are axum's, one port each, as Cloud Run
+//! services have one origin each.
 
 #![allow(
     clippy::unwrap_used,
@@ -52,15 +52,15 @@ fn source(mds: &Emulator) -> MetadataServer {
         .unwrap()
 }
 
-/// An emulator that has made its key. Machines that test much at once are slow at it, and what is
-/// counted here are requests that were not too late.
+/// An emulator that has made its key. That is slow on machines that run many tests at once, and these
+/// tests count requests, none of which may time out.
 fn emulator(builder: EmulatorBuilder) -> Emulator {
     let mds = builder.start_blocking().unwrap();
     mds.jwks();
     mds
 }
 
-/// A cache for which nothing is too late, for the same reason.
+/// A cache that does not time out, for the same reason.
 fn patient(source: MetadataServer) -> TokenCache {
     const LONG: Duration = Duration::from_secs(120);
     let cache = TokenCache::builder(source)
@@ -69,7 +69,7 @@ fn patient(source: MetadataServer) -> TokenCache {
     cache.build().unwrap()
 }
 
-/// A service that takes ID tokens for its own origin, of Google's issuer, which verify against the
+/// A service that accepts ID tokens for its own origin, from Google's issuer, that verify against the
 /// keys published at `jwks_url`. Answers with the token's e-mail address, or 401 and the reason.
 async fn service(jwks_url: String) -> String {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
@@ -234,7 +234,7 @@ async fn s165_a_request_brings_its_own_audience_or_scopes_over_real_sockets() {
         2,
         "the origin and its text are one audience"
     );
-    // An access token is no JWT.
+    // An access token is not a JWT.
     let scopes = Scopes::new(["https://www.googleapis.com/auth/drive"]).unwrap();
     let (status, reason) = send(&b, &|e| drop(e.insert(scopes.clone()))).await;
     assert_eq!((status, mds.token_requests()), (401, 1), "{reason}");
@@ -244,7 +244,7 @@ async fn s165_a_request_brings_its_own_audience_or_scopes_over_real_sockets() {
     assert!(asked);
 }
 
-/// `reqwest::Request` does not show its extensions. An `http::Request` in front of it does.
+/// `reqwest::Request` gives no access to its extensions. An `http::Request` in front of it does.
 #[tokio::test]
 async fn s165_requests_of_reqwest_choose_as_http_requests() {
     support::crypto_provider();
@@ -312,7 +312,7 @@ fn claims(token: &str) -> serde_json::Value {
     serde_json::from_slice(&claims.unwrap()).unwrap()
 }
 
-/// A JWT that nobody signed, with this life from the start of 1970.
+/// A JWT with a made-up signature that expires this many seconds after the start of 1970.
 fn jwt(name: &str, exp: u64) -> String {
     let part = |text: &str| BASE64_URL_SAFE_NO_PAD.encode(text);
     let header = part(r#"{"alg":"RS256","typ":"JWT"}"#);
@@ -422,7 +422,7 @@ async fn a_bad_answer_costs_no_live_token_and_heals() {
     let cache = patient(source(&mds));
     mds.fault(Fault::status(404));
     mds.fault(Fault::body("nonsense"));
-    // Two failed attempts, and then a token, for the one who waited.
+    // Two failed attempts, then a token, for the request that waited.
     let first = cache.token(&wanted()).await.unwrap();
     assert_eq!(mds.identity_requests(), 3);
     assert!(mds.is_valid(first.expose_secret()));
@@ -454,7 +454,7 @@ async fn s106_an_id_token_ends_with_its_exp_when_the_machine_slept() {
 
 #[tokio::test]
 async fn s105_a_slow_wall_clock_prolongs_no_id_token() {
-    // By the server's clock it has a minute left; by ours, which is two hours slow, two hours.
+    // By the server's clock the token has a minute left; by ours, which is two hours slow, two hours.
     let reply = |n: usize| {
         let date = httpdate::fmt_http_date(SystemTime::now());
         let date = format!("Date: {date}\r\n");

@@ -1,4 +1,4 @@
-//! Group L: each request gets the token for what it asked for, and no other's trouble.
+//! Group L: each request gets the token for what it asked for, and is not affected by others' trouble.
 
 #![allow(
     clippy::unwrap_used,
@@ -180,7 +180,7 @@ async fn s160_a_set_is_one_key_however_it_is_written() {
     assert_eq!((source.calls(), cache.len()), (1, 1));
 }
 
-/// So many requests, each for one of 100 scope sets, some of which lose their token meanwhile.
+/// Sends many requests, each for one of 100 scope sets, some of which lose their token meanwhile.
 async fn cross_talk(tasks: usize, requests: usize) {
     let source = tower_scoped_auth::source::from_fn(|request: TokenRequest| async move {
         let name = request.scopes().unwrap().iter().next().unwrap().to_owned();

@@ -1,4 +1,4 @@
-//! Group J: the secret leaves through one header, and through nothing else.
+//! Group J: the secret leaves through one header, and in no other way.
 
 #![allow(
     clippy::unwrap_used,
@@ -34,7 +34,7 @@ use tower_scoped_auth::{
 
 const SECRET: &str = "Zq7Jx2Vn9Kp4Wm6Rt8Yb3Hd5Gf1Sc0LaQeUiOwPzXvBnMkJhGtFrDsAyTcEuIoLp";
 
-/// Fails if any eight characters of the secret, one after the other, are there.
+/// Fails if `text` contains any eight consecutive characters of the secret.
 fn assert_clean(what: &str, text: &str) {
     for start in 0..=SECRET.len() - 8 {
         let piece = &SECRET[start..start + 8];
@@ -107,7 +107,7 @@ async fn s132_no_debug_shows_the_secret() {
     shown("source::FromFn", &held);
     shown("TokenCacheBuilder", &TokenCache::builder(held));
 
-    // In error, with a token that is held and one that was refused for what it is.
+    // In error, with one token held and one that was refused as malformed.
     let bad = format!("{SECRET} {SECRET}");
     let failing = Script::new(move |call| match call.number {
         1 => Answer::token(SECRET, 60),
@@ -134,7 +134,7 @@ async fn s132_no_debug_shows_the_secret() {
     }
 }
 
-/// `ScopedAuth` shows its inner service, which in these tests records what it got.
+/// `ScopedAuth`'s `Debug` shows its inner service, which in these tests records what it got.
 #[derive(Clone)]
 struct Unshown(Inner);
 
@@ -197,7 +197,7 @@ async fn s133_s135_no_error_and_no_event_of_any_crate_shows_the_secret() {
         let client = ScopedAuthLayer::from_cache(cache.clone()).layer(Inner::new());
         let error = send(&client, BUCKET).await.unwrap_err();
         chain(&*error);
-        // The attempt itself may take longer than the wait.
+        // The attempt may last longer than the wait.
         let wanted = TokenRequest::access_token(Scopes::default());
         while cache.status(&wanted).last_error().is_none() {
             sleep(Duration::from_millis(1)).await;
@@ -215,7 +215,7 @@ async fn s133_s135_no_error_and_no_event_of_any_crate_shows_the_secret() {
     assert_clean("the log", &text);
 }
 
-/// A good token, refused by its destination, and taken out of service.
+/// A good token that its destination refuses and that is taken out of service.
 async fn refused_and_taken_out() {
     let cache = TokenCache::new(secret_source());
     let client = ScopedAuthLayer::from_cache(cache.clone())
@@ -229,7 +229,7 @@ async fn refused_and_taken_out() {
         .unwrap();
     cache.invalidate(&token);
     send(&client, BUCKET).await.unwrap();
-    // A source that has the token, and panics.
+    // A source that has the token and panics.
     let panicking = source::from_fn(|_: TokenRequest| async {
         let token = Token::new(SECRET, Duration::from_secs(3599));
         panic!("here is my {token:?}");
@@ -274,7 +274,7 @@ async fn over_http2() {
     server.await.unwrap();
 }
 
-/// A runtime that goes away with a fetch in flight, requests in flight, and a token in service.
+/// A runtime that shuts down with a fetch in flight, requests in flight, and a token in service.
 async fn shut_down_in_the_middle() {
     let shut_down = || {
         let slow = Script::new(|call| match call.number {
@@ -299,10 +299,10 @@ async fn shut_down_in_the_middle() {
     tokio::task::spawn_blocking(shut_down).await.unwrap();
 }
 
-/// Printed by the panicking child, so that its parent knows that it got there.
+/// Printed by the panicking child, so that its parent knows how far it got.
 const PANICS: [&str; 3] = ["a source panics", "a client panics", "a task panics"];
 
-/// What is panicked with, and the backtrace, go to stderr; the token does not.
+/// The panic's message and the backtrace go to stderr; the token does not.
 #[test]
 fn s136_no_panic_shows_the_secret() {
     const CHILD: &str = "TOWER_SCOPED_AUTH_PANICKING_CHILD";
@@ -463,7 +463,7 @@ async fn s143_the_secret_is_in_that_header_only() {
     assert!(headers.is_empty());
     assert_clean("the URI", &seen.uri.to_string());
 
-    // Nothing is left in extensions either, on the way out or back, cold or warm.
+    // Nothing is left in extensions either, in the request or the response, cold or warm.
     let extensions = tower::service_fn(|request: Request<()>| {
         assert!(request.extensions().is_empty());
         std::future::ready(Ok::<_, Infallible>(Response::new(())))
@@ -510,8 +510,8 @@ async fn s141_a_redirect_above_us_takes_nothing_along() {
     }
 }
 
-/// What a request brought, tower-http leaves behind where a redirect leads to another origin: its own
-/// scopes, its own `Authorization`. The next hop asks for what the layer asks for.
+/// When a redirect leads to another origin, tower-http drops what the request brought: its own scopes,
+/// its own `Authorization`. The next hop asks for what the layer asks for.
 #[tokio::test]
 async fn s141_a_redirect_to_another_origin_leaves_a_requests_choice_behind() {
     let source = Script::new(|call| {
@@ -591,8 +591,8 @@ impl<B> Service<Request<B>> for Redirecting {
     }
 }
 
-/// What a request to this URI meets, by a layer that refuses and by one that lets others pass; no
-/// token is fetched for either, and none leaves.
+/// Sends a request to this URI through a layer that refuses it, and through one that lets others pass:
+/// neither fetches a token, and none leaves.
 async fn no_token_for(uri: &str, host: Option<&str>) {
     for pass in [false, true] {
         let destinations = match pass {
@@ -670,7 +670,7 @@ async fn s140_other_hosts_get_no_token_and_fetch_none() {
     assert_eq!(inner.tokens(), ["tok-1"; 3]);
 }
 
-/// Compiles only while the type lacks the trait: with it, the name below is ambiguous.
+/// Compiles only if the type lacks the trait: with it, the name below is ambiguous.
 macro_rules! lacks {
     ($type:ty: $($bound:tt)+) => {
         const _: fn() = || {
@@ -694,7 +694,7 @@ lacks!(Token: PartialEq);
 lacks!(TokenCache: std::fmt::Display);
 lacks!(TokenCache: serde_core::Serialize);
 
-/// The guards are above, and are checked when this file is compiled.
+/// The guards above are checked when this file is compiled.
 #[test]
 fn s145_a_token_has_one_way_in_and_its_name_says_so() {
     assert_eq!(

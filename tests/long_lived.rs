@@ -1,5 +1,5 @@
-//! One service, used again and again without being cloned: what it remembers of its last token never
-//! outlives what is true of that token.
+//! One service, used again and again without being cloned: it never relies on what it remembers of its
+//! last token for longer than that is true.
 
 #![allow(
     clippy::unwrap_used,
@@ -57,14 +57,14 @@ impl World {
         client.call(request).await
     }
 
-    /// As [`send`](Self::send), twice: the first request waits for its token, and it is the second
-    /// that leaves the service with something to remember.
+    /// [`send`](Self::send), twice: the first request waits for its token; only the second leaves the
+    /// service with something to remember.
     async fn send_twice(&mut self) -> Result<String, BoxError> {
         self.send().await?;
         self.send().await
     }
 
-    /// One request through the one instance; the token it carried.
+    /// Sends one request through the one instance; returns the token it carried.
     async fn send(&mut self) -> Result<String, BoxError> {
         self.call(get(BUCKET)).await?;
         let seen = self.inner.seen();

@@ -1,7 +1,7 @@
-//! Groups C, D, J and L over real sockets: what a metadata server can do wrong, and what comes of it.
+//! Groups C, D, J and L over real sockets: what a metadata server can do wrong, and what the effect is.
 //!
-//! *Cold* is a client without a token: its caller waits for the attempt that succeeds. *Warm* is one
-//! whose token is due for a refresh: its callers must not notice anything.
+//! A *cold* client has no token: its caller waits for the attempt that succeeds. A *warm* one has a
+//! token that is due for a refresh: its callers must not notice anything.
 
 #![allow(
     clippy::unwrap_used,
@@ -47,8 +47,8 @@ const LINE: &str = "GET /computeMetadata/v1/instance/service-accounts/default/to
 /// No scenario here takes longer.
 const LONG: Duration = Duration::from_secs(20);
 
-/// What a machine that has thirty other things to do may add to a wait. The opposite of what
-/// is asserted would take longer still.
+/// What a machine that is busy with thirty other things may add to a wait. The opposite of what is
+/// asserted would take even longer.
 const SLACK: Duration = Duration::from_secs(3);
 
 fn secs(seconds: u64) -> Duration {
@@ -124,7 +124,7 @@ impl Client {
         }
     }
 
-    /// The token that one request went out with.
+    /// Sends one request; returns the token that it carried.
     async fn send(&self) -> Result<String, AuthError> {
         match timeout(secs(40), send(&self.service, BUCKET))
             .await
@@ -135,13 +135,13 @@ impl Client {
         }
     }
 
-    /// Gets its first token, which is due for a refresh at once: 179 s of it are left.
+    /// Gets the first token, and makes it due for a refresh at once: 179 s of it are left.
     async fn warm_up(&self) {
         assert_eq!(self.send().await.unwrap(), "tok-1");
         self.clock.suspend(secs(3599 - 179));
     }
 
-    /// Requests at an even pace: each is sent when it is first polled, and succeeds.
+    /// Sends requests at an even pace: each goes out when it is first polled, and succeeds.
     async fn unnoticed(&self, what: &str, done: impl Fn() -> bool) {
         let begun = Instant::now();
         loop {
@@ -164,7 +164,7 @@ impl Client {
         self.status().last_error().cloned()
     }
 
-    /// The tokens that requests went out with.
+    /// The tokens that requests carried.
     fn used(&self) -> HashSet<String> {
         self.inner.tokens().into_iter().collect()
     }
@@ -174,19 +174,19 @@ fn set(tokens: &[&str]) -> HashSet<String> {
     tokens.iter().map(|token| (*token).to_owned()).collect()
 }
 
-/// Answered `trouble` once: the second attempt, which is due within a second, serves the caller.
+/// `trouble` is the first answer: the second attempt, which is due within a second, serves the caller.
 async fn cold(what: &str, trouble: Reply, attempt: Duration) {
     let mds = FakeMds::start(move |n| if n == 1 { trouble.clone() } else { good(n) });
     let client = Client::with(mds.source(), |builder| builder.attempt_timeout(attempt));
     assert_eq!(client.send().await.expect(what), "tok-2", "{what}");
     assert_eq!(mds.connections(), 2, "{what}");
-    // A second at most by the schedule; the rest is for a machine that is busy otherwise.
+    // The schedule allows a second at most; the rest is for a busy machine.
     let gap = mds.times()[1] - mds.times()[0];
     assert!(gap < attempt + secs(1) + SLACK, "{what}: {gap:?}");
 }
 
-/// Answered `trouble` when its token was due: that token serves until the next attempt's is there.
-/// Returns what the attempt came to.
+/// `trouble` is the answer when the token is due: that token is used until the next attempt's is there.
+/// Returns the error of the attempt.
 async fn warm(what: &str, trouble: Reply, attempt: Duration) -> AuthError {
     let mds = FakeMds::start(move |n| if n == 2 { trouble.clone() } else { good(n) });
     let client = Client::with(mds.source(), |builder| builder.attempt_timeout(attempt));
@@ -206,12 +206,12 @@ async fn warm(what: &str, trouble: Reply, attempt: Duration) -> AuthError {
     error
 }
 
-/// Each of these as the one bad answer, cold and warm.
+/// Each trouble as the one bad answer, cold and warm.
 async fn each(troubles: impl IntoIterator<Item = Trouble>) -> Vec<AuthError> {
     each_within(secs(3), troubles).await
 }
 
-/// The same, with attempts that are cut short: for answers that do not end.
+/// The same with a shorter attempt timeout: for answers that do not end.
 async fn each_within(
     attempt: Duration,
     troubles: impl IntoIterator<Item = Trouble>,
@@ -223,7 +223,7 @@ async fn each_within(
     join_all(troubles.into_iter().map(both)).await
 }
 
-/// Display, Debug, and those of everything behind it.
+/// Display and Debug of the error and of every source behind it.
 fn texts(error: &AuthError) -> String {
     let mut text = format!("{error} {error:?} {error:#?}");
     let mut next = error.source();
@@ -234,7 +234,7 @@ fn texts(error: &AuthError) -> String {
     text
 }
 
-/// Not even eight characters of the secret, and nothing of what bodies say.
+/// Not even eight characters of the secret, and nothing from a body.
 fn assert_discreet(what: &str, text: &str) {
     for part in SECRET.as_bytes().windows(8) {
         let part = std::str::from_utf8(part).unwrap();
@@ -243,7 +243,7 @@ fn assert_discreet(what: &str, text: &str) {
     assert!(!text.contains(INTERNAL), "{what}: {text}");
 }
 
-/// A socket that refuses connections, and whose port nobody else gets.
+/// A socket that refuses connections, and whose port nobody else can get.
 fn refusing() -> (TcpSocket, SocketAddr) {
     let socket = TcpSocket::new_v4().unwrap();
     socket.bind("127.0.0.1:0".parse().unwrap()).unwrap();
@@ -263,7 +263,7 @@ async fn s037_a_refused_connection_says_connect_and_is_tried_again() {
         assert!(begun.elapsed() < secs(30), "{:?}", begun.elapsed());
         assert!(error.is_connect() && error.is_transient());
         assert!(!error.is_timeout() && !error.is_response() && error.status().is_none());
-        // The third is due at 3 s, at the latest.
+        // The third is due at 3 s at the latest.
         assert!((2..=3).contains(&error.attempts()), "{error}");
         let text = error.to_string();
         assert!(
@@ -393,7 +393,7 @@ async fn s042_a_silent_server_ends_the_attempt_at_3_s() {
         assert_eq!(client.used(), set(&["tok-1", "tok-3"]));
         assert!(mds.peak() <= 2, "{}", mds.peak());
     };
-    // The default is the source's own, and 3 s.
+    // The default is the source's own: 3 s.
     assert_eq!(MetadataServer::new().attempt_timeout(), secs(3));
     tokio::join!(cold, warm);
 }
@@ -404,7 +404,7 @@ async fn s042_a_server_that_stalls_or_trickles_ends_the_attempt_as_well() {
     assert!(errors.iter().all(AuthError::is_timeout), "{errors:?}");
 }
 
-/// A listener that never accepts, with its queue full: what comes is dropped, as on a dead route.
+/// A listener that never accepts, with its queue full: packets are dropped, as on a dead route.
 #[cfg(target_os = "linux")]
 struct BlackHole {
     _listener: tokio::net::TcpListener,
@@ -503,8 +503,8 @@ async fn s045_four_server_errors_and_then_a_token() {
     join_all([500, 502, 503, 504, 408].map(both)).await;
 }
 
-/// Busy once, cold (the first request) or warm (the second): the time from then to the next request,
-/// and the time at which that came.
+/// Busy once, cold (the first request) or warm (the second). Returns the time from then to the next
+/// request, and the time at which that came.
 async fn gap_after(cold: bool, trouble: impl Fn() -> Reply + Send + Sync + 'static) -> Gap {
     let busy = if cold { 1 } else { 2 };
     let mds = FakeMds::start(move |n| if n == busy { trouble() } else { good(n) });
@@ -534,7 +534,7 @@ struct Gap {
     at: SystemTime,
 }
 
-/// In seconds and as a date, side by side because each takes as long as it says.
+/// In seconds and as a date; both run at the same time, because each takes as long as it says.
 #[tokio::test]
 async fn s046_retry_after_is_kept_to_the_second() {
     let seconds = |cold| async move {
@@ -546,7 +546,7 @@ async fn s046_retry_after_is_kept_to_the_second() {
         let said = Arc::clone(&date);
         let trouble = move || {
             let text = httpdate::fmt_http_date(SystemTime::now() + secs(7));
-            // What the header can say of it: whole seconds.
+            // Rounded to whole seconds, as in the header.
             *said.lock().unwrap() = httpdate::parse_http_date(&text).unwrap();
             busy(&text)
         };
@@ -594,7 +594,7 @@ async fn s046_the_expiry_is_worth_an_attempt_whatever_retry_after_says() {
     let client = Client::of(mds.source());
     let begun = Instant::now();
     assert_eq!(client.send().await.unwrap(), "tok-1");
-    // Half of its life it is fresh. From then on requests go out with it, and ask for another.
+    // It is fresh for half of its life. From then on requests carry it, and ask for another.
     client
         .unnoticed("the failure", || client.last_error().is_some())
         .await;
@@ -648,7 +648,7 @@ async fn s048_the_error_says_what_to_check_and_attempts_slow_down() {
         let text = error.to_string();
         assert!(text.contains(&status.to_string()), "{text}");
         assert!(hints.iter().all(|hint| text.contains(hint)), "{text}");
-        // Who comes now gets the answer that is known, or that of an attempt within a second.
+        // A request that comes now gets the known answer, or that of an attempt within a second.
         let begun = Instant::now();
         let error = client.send().await.unwrap_err();
         assert!(begun.elapsed() < secs(1) + SLACK, "{:?}", begun.elapsed());
@@ -661,7 +661,7 @@ async fn s048_the_error_says_what_to_check_and_attempts_slow_down() {
     .await;
 }
 
-/// What the server said, over and over to a cache whose time a test turns.
+/// Repeats the server's error to a cache in virtual time.
 #[test]
 fn s048_attempts_settle_at_12_a_minute() {
     let runtime = |paused| {
@@ -733,7 +733,7 @@ async fn s050_redirects_are_not_followed() {
 
 #[tokio::test]
 async fn s052_a_huge_answer_is_not_read() {
-    // The kernel takes some megabytes off the server's hands that nobody reads.
+    // The kernel buffers some megabytes that the server writes and nobody reads.
     const BUFFERED: usize = 8 * 1024 * 1024;
 
     let head = "HTTP/1.1 200 OK\r\nMetadata-Flavor: Google\r\n";
@@ -771,13 +771,13 @@ async fn s052_a_huge_answer_is_not_read() {
         );
     }
 
-    // 64 KiB, head and all, is where it ends.
+    // The limit is 64 KiB, head included.
     let padded = |size: usize, length: bool| {
         let token = r#"{"access_token":"a","expires_in":9,"token_type":"Bearer"}"#;
         let pad = |head: &str| token.len() + size.saturating_sub(head.len() + token.len());
         let mut answer = format!("{head}\r\n");
         if length {
-            // As many digits as the length will have.
+            // A placeholder with as many digits as the length.
             answer = format!("{head}Content-Length: 00000\r\n\r\n");
             answer = answer.replace("00000", &format!("{:05}", pad(&answer)));
         }
@@ -830,7 +830,7 @@ async fn s057_expires_in_table() {
         let token = fetch(&mds.source()).await.expect(json);
         assert_eq!(token.lifetime(), Some(secs(seconds)), "{json}");
     }
-    // What is clamped is served, and is worth a day.
+    // A clamped token is served, and is good for a day.
     let mds = FakeMds::start(|_| answer("\"a\"", "18446744073709551615", "\"Bearer\""));
     let client = Client::of(mds.source());
     assert_eq!(client.send().await.unwrap(), "a");
@@ -852,7 +852,7 @@ async fn s058_access_token_table() {
         assert_eq!(client.send().await.unwrap(), token);
     }
 
-    // That nothing but `tok-1` and `tok-3` is ever sent is checked for each.
+    // `each` checks that nothing but `tok-1` and `tok-3` is ever sent.
     let errors = each(troubles::tokens()).await;
     assert!(errors.iter().all(AuthError::is_response), "{errors:?}");
 }
@@ -871,12 +871,12 @@ async fn s059_token_type_table() {
     assert!(errors.iter().all(AuthError::is_response), "{errors:?}");
 }
 
-/// The lines of a request's head, its last, empty one included.
+/// The lines of a request's head, including the last, empty one.
 fn lines(head: &str) -> Vec<&str> {
     head.strip_suffix("\r\n").unwrap().split("\r\n").collect()
 }
 
-/// What every request to the metadata server looks like, whatever it was caused by.
+/// What every request to the metadata server looks like, whatever caused it.
 fn assert_plain(mds: &FakeMds) {
     let host = format!("Host: {}", mds.endpoint());
     for head in mds.requests() {
@@ -1017,7 +1017,7 @@ async fn s133_s134_no_error_and_no_log_repeats_what_came() {
     let (tap, _guard) = TraceTap::install();
     let one = |(what, reply): (&'static str, Reply)| async move {
         let mds = FakeMds::start(move |_| reply.clone());
-        // What the source says, and what a caller gets who waited for it.
+        // The source's own error, and the one that a waiting caller gets.
         let request = TokenRequest::access_token(Scopes::default());
         let source = mds.source();
         let direct = timeout(millis(300), source.fetch(request));
@@ -1105,7 +1105,7 @@ async fn s148_no_token_starts_a_header_or_a_request() {
 
 #[tokio::test]
 async fn s044_a_name_that_does_not_resolve_is_a_failed_attempt_like_others() {
-    // A label that is too long for DNS: the resolver says no without asking anybody.
+    // A label that is too long for DNS: the resolver refuses it without asking a server.
     let name = "a".repeat(64);
     let source = MetadataServer::builder().endpoint(name).build().unwrap();
     let cache = TokenCache::builder(source)
@@ -1154,7 +1154,7 @@ async fn s071_the_server_behind_the_name_is_another_one_from_now_on() {
     assert_eq!(token.expose_secret(), "tok-there");
     first.join().unwrap();
     cache.invalidate(&token);
-    // Nobody is there; a little later somebody else is.
+    // At first there is no server; a little later there is another one.
     let waiting = tokio::spawn({
         let (cache, wanted) = (cache.clone(), wanted.clone());
         async move { cache.token(&wanted).await }

@@ -1,4 +1,4 @@
-//! The metrics: names, labels and numbers as docs/observability.md has them, and no change of behaviour.
+//! The metrics: names, labels and numbers as in docs/observability.md, and no change of behaviour.
 
 #![allow(
     clippy::unwrap_used,
@@ -42,7 +42,7 @@ fn access() -> TokenRequest {
     TokenRequest::access_token(Scopes::default())
 }
 
-/// Runs `test` on a paused runtime of this thread, with a recorder of its own.
+/// Runs `test` on a paused runtime on this thread, with a recorder of its own.
 fn recorded<F: Future>(test: impl FnOnce(Meter) -> F) -> F::Output {
     let recorder = DebuggingRecorder::new();
     let meter = Meter(recorder.snapshotter());
@@ -53,12 +53,12 @@ fn recorded<F: Future>(test: impl FnOnce(Meter) -> F) -> F::Output {
 
 struct Meter(Snapshotter);
 
-/// `name{label="value",…}`, or a part of it.
+/// By `name{label="value",…}`, or a part of it.
 type Numbers = BTreeMap<String, f64>;
 
 impl Meter {
-    /// What has been recorded since the last look, which puts everything back to zero: counts, what
-    /// a gauge was set to or changed by, how many values a histogram got.
+    /// What has been recorded since the last look, which resets everything to zero: counts, what a gauge
+    /// was set to or changed by, how many values a histogram got.
     fn look(&self) -> Numbers {
         let mut numbers = Numbers::new();
         for (key, _unit, _description, value) in self.0.snapshot().into_vec() {
@@ -383,7 +383,7 @@ fn no_secret_is_in_a_label() {
     });
 }
 
-/// What the crate promises without the feature, it promises with it.
+/// What the crate promises without the feature, it also promises with it.
 #[test]
 fn the_auto_traits_stay() {
     fn all<T: Send + Sync + Unpin + UnwindSafe + RefUnwindSafe>() {}

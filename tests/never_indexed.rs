@@ -1,4 +1,4 @@
-//! s137 on the wire: over HTTP/2 the header is a literal that no proxy may put into a table.
+//! s137 on the wire: over HTTP/2 the header is a literal that no proxy may add to a table.
 
 #![allow(
     clippy::unwrap_used,
@@ -69,19 +69,19 @@ async fn s137_over_http2_it_is_a_never_indexed_literal() {
         .unwrap()
         .unwrap();
     sending.abort();
-    // The authority has a port of the system's choice, whose coded digits can look like anything: it is
-    // left out. A literal of entry 1, which stands behind method and scheme.
+    // Skip the authority: its port is chosen by the system, and the encoded digits can look like anything.
+    // It is a literal with the name of entry 1, and comes after method and scheme.
     assert_eq!(block[2], 0b0100_0000 | 1, "{block:02x?}");
     let authority = usize::from(block[3] & 0b0111_1111);
     let block = &block[4 + authority..];
-    // RFC 7541, section 6.2.3: 0001xxxx; the name is entry 23 of the static table (appendix A), which
-    // takes the four bits and one byte more: 15, then 23 - 15.
+    // RFC 7541, section 6.2.3: 0001xxxx. The name is entry 23 of the static table (appendix A), whose
+    // index takes the four bits and one more byte: 15, then 23 - 15.
     let never_indexed = [0b0001_1111, 23 - 15];
     assert!(
         block.windows(2).any(|bytes| bytes == never_indexed),
         "{block:02x?}"
     );
-    // Neither of the other two literals, with and without indexing.
+    // Neither of the other two kinds of literal, with and without indexing.
     for other in [[0b0100_0000 | 23, 0].as_slice(), &[0b0000_1111, 23 - 15]] {
         let start = &other[..if other[1] == 0 { 1 } else { 2 }];
         assert!(

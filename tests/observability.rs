@@ -1,5 +1,5 @@
-//! What can be seen from outside: the events' names and fields, and a status as JSON, exactly as
-//! docs/observability.md has them.
+//! What can be seen from outside: the events' names and fields, and a status as JSON, exactly as in
+//! docs/observability.md.
 
 #![allow(
     clippy::unwrap_used,
@@ -45,7 +45,7 @@ fn page() -> String {
     fs::read_to_string(path).unwrap()
 }
 
-/// The table of events in the documentation: level and fields by name.
+/// The documentation's table of events: level and fields by name.
 fn documented() -> BTreeMap<String, (String, Vec<String>)> {
     let text = page();
     let levels = ["DEBUG", "WARN", "ERROR"];
@@ -62,8 +62,8 @@ fn documented() -> BTreeMap<String, (String, Vec<String>)> {
     events
 }
 
-/// Everything that can be said, said: a success, the same token again, an extension, failures with
-/// and without a token, a panic, a dropped runtime, no runtime at all.
+/// Makes every event happen: a success, the same token again, an extension, failures with and without
+/// a token, a panic, a dropped runtime, no runtime at all.
 fn provoke_everything() {
     let paused = || {
         let mut builder = runtime::Builder::new_current_thread();
@@ -94,7 +94,7 @@ fn provoke_everything() {
             sleep(secs(1)).await;
         }
     });
-    // A socket, so in real time.
+    // This needs a socket, so it runs in real time.
     let machine = Emulator::builder().honour_scopes(false);
     let machine = machine.start_blocking().unwrap();
     let source = MetadataServer::builder().endpoint(machine.endpoint());
@@ -198,7 +198,7 @@ async fn a_fetch_is_told_once_with_its_numbers() {
     assert!((0.5..=1.0).contains(&pause), "{pause}");
 }
 
-/// A source may fail with a page of text, and panic with one: at every attempt, without a token.
+/// A source may fail or panic with a page of text, at every attempt, while there is no token.
 #[tokio::test(start_paused = true)]
 async fn s096_a_page_of_text_is_a_bounded_line_and_errors_together_are_one_in_ten_seconds() {
     let (tap, _guard) = EventTap::install();
@@ -296,7 +296,7 @@ async fn a_status_as_json() {
         let cache = cache.clone();
         async move { cache.token(&access()).await.map(drop) }
     });
-    // After the pause that the failure asks for.
+    // This happens after the pause that follows the failure.
     let found = loop {
         let found = status(&cache);
         if found["refreshing"] == json!(true) {
@@ -316,11 +316,11 @@ async fn a_status_as_json() {
     assert!(serde_json::to_value(cache.status(&access())).is_ok());
 }
 
-// Its last words are the system's.
+// Its last words come from the operating system.
 #[cfg(target_os = "linux")]
 #[tokio::test]
 async fn the_error_of_the_health_example_is_a_real_one() {
-    // Bound, and never listened on.
+    // Bound, but never listened on.
     let nobody = TcpSocket::new_v4().unwrap();
     nobody.bind("127.0.0.1:0".parse().unwrap()).unwrap();
     let endpoint = nobody.local_addr().unwrap().to_string();

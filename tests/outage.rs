@@ -33,7 +33,7 @@ fn client(source: &Script, inner: &Inner) -> ScopedAuth<Inner> {
     ScopedAuthLayer::from_cache(cache(source)).layer(inner.clone())
 }
 
-/// Fails in this span of seconds, and is well before and after.
+/// Fails during this span of seconds, and is well before and after.
 fn down(from: u64, until: u64) -> Script {
     Script::new(move |call| {
         if (secs(from)..secs(until)).contains(&call.at) {
@@ -44,14 +44,14 @@ fn down(from: u64, until: u64) -> Script {
     })
 }
 
-/// What a request met: when it was sent, how long it took, whether it went out.
+/// How a request fared: when it was sent, how long it took, whether it went out.
 struct Met {
     at: Duration,
     took: Duration,
     ok: bool,
 }
 
-/// A request every so often until `until` after `begun`; they overlap if they wait.
+/// Sends a request every `every` until `until` after `begun`; requests that wait overlap.
 async fn traffic(
     client: &ScopedAuth<Inner>,
     begun: Instant,
@@ -139,7 +139,7 @@ async fn s067_an_old_failure_is_not_an_answer() {
         met.iter()
             .all(|met| met.ok || met.at + met.took <= secs(311))
     );
-    // Each failure handed out is that of an attempt at most 10 s (and an attempt) old.
+    // Each failure handed out is from an attempt at most 10 s (plus an attempt) ago.
     let times = source.times();
     assert!(
         times.windows(2).all(|pair| pair[1] - pair[0] <= secs(13)),
@@ -256,7 +256,7 @@ async fn s073_an_invalidated_token_does_not_come_back_with_what_was_asked_for_be
     assert_eq!(inner.tokens(), ["bad", "good"]);
     assert!(asked.elapsed() <= secs(1 + 2), "{:?}", asked.elapsed());
 
-    // What was asked for afterwards is the server's word.
+    // If a fetch that began afterwards returns the same token, the server means it.
     let good = cache.token(&request).await.unwrap();
     assert!(cache.invalidate(&good));
     send(&client, BUCKET).await.unwrap();

@@ -1,6 +1,6 @@
-//! Keeps the pages true: what README, guide and docs name exists, what they quote is what stands there.
+//! Keeps the pages true: what README, guide and docs name exists, and what they quote matches its source.
 //!
-//! Prose is not checked, of course. That its code compiles and runs is the doc tests' work.
+//! Prose is not checked, of course. The doc tests check that its code compiles and runs.
 
 #![allow(
     clippy::unwrap_used,
@@ -15,7 +15,7 @@ use std::{
     path::{Path, PathBuf},
 };
 
-/// Everything in Markdown that is kept by hand.
+/// All Markdown that is maintained by hand.
 fn pages() -> Vec<PathBuf> {
     let mut pages = vec![];
     for folder in [".", "docs"] {
@@ -51,7 +51,7 @@ fn prose(text: &str) -> String {
     kept
 }
 
-/// What stands between `open` and `close`, everywhere in `text`.
+/// Everything between `open` and `close` in `text`.
 fn between<'a>(text: &'a str, open: &str, close: &str) -> Vec<&'a str> {
     let pieces = text.split(open).skip(1);
     pieces
@@ -116,7 +116,7 @@ fn every_reference_is_defined_on_its_page() {
             .map(|(name, _)| name)
             .collect();
         let named = between(&prose, "][", "]").into_iter();
-        // A span of code in brackets is meant as a link.
+        // A code span in brackets is meant as a link.
         let spans = between(&prose, "[`", "`]").into_iter();
         let wanted = named
             .map(str::to_owned)
@@ -172,7 +172,7 @@ fn every_file_and_scenario_that_is_named_exists() {
 #[test]
 fn every_page_of_the_guide_is_a_module_and_has_its_links() {
     let guide = read("src/guide.rs");
-    // A generated list, and what is for contributors.
+    // A generated list.
     let elsewhere = ["docs/reliability.md"];
     for page in pages().iter().filter(|page| page.starts_with("docs")) {
         let name = page.file_name().unwrap().to_str().unwrap();
@@ -207,7 +207,7 @@ fn every_page_of_the_guide_is_a_module_and_has_its_links() {
     });
 }
 
-/// Consecutive lines, whatever their indentation.
+/// True if `text` has these consecutive lines, whatever their indentation.
 fn has_lines(text: &str, lines: &[&str]) -> bool {
     let text: Vec<_> = text.lines().map(str::trim).collect();
     text.windows(lines.len()).any(|window| window == lines)
@@ -243,7 +243,7 @@ fn code_is_left_uncompiled_only_where_it_cannot_be() {
     });
 }
 
-/// The drawing under a heading, in a page or in a module's documentation.
+/// The drawing below a heading, in a page or in a module's documentation.
 fn drawing(text: &str, after: &str) -> Vec<String> {
     let text = text.replace("//! ", "").replace("//!", "");
     let (_, rest) = text.split_once(after).unwrap();

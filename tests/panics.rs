@@ -1,4 +1,4 @@
-//! Group G: what panics is not ours, and what is ours goes on.
+//! Group G: foreign code panics, and this crate goes on.
 
 #![allow(
     clippy::unwrap_used,
@@ -42,7 +42,7 @@ fn layer(source: impl TokenSource) -> ScopedAuthLayer {
     ScopedAuthLayer::from_cache(cache)
 }
 
-/// Panics as long as it says so: before it returns a future, or inside of it.
+/// Panics while `now` is set: before it returns a future, or inside the future.
 struct Panics {
     inside: bool,
     now: Arc<AtomicBool>,
@@ -129,7 +129,7 @@ async fn s096_a_source_that_panics_in_a_refresh() {
 
 #[tokio::test(start_paused = true)]
 async fn s100_whatever_panics_around_us_leaves_nothing_poisoned() {
-    // The service inside.
+    // The inner service.
     let bad = Arc::new(AtomicBool::new(true));
     let flag = bad.clone();
     let inner = Inner::answering(move |_| {
@@ -141,7 +141,7 @@ async fn s100_whatever_panics_around_us_leaves_nothing_poisoned() {
         let unwound = AssertUnwindSafe(send(&client, BUCKET)).catch_unwind().await;
         assert!(unwound.is_err());
     }
-    // A subscriber, while an attempt is reported.
+    // A subscriber, while it is told about an attempt.
     let failing = Script::new(|call| match call.at.as_secs() {
         0..10 => Answer::failure("broken"),
         _ => Answer::token("tok", 3599),
@@ -195,7 +195,7 @@ async fn s100_a_waker_of_keep_fresh_that_panics_is_nobody_elses_trouble() {
     assert!(tap.text().contains("token fetched"), "{}", tap.text());
 }
 
-/// Panics where it is dropped, unless that is because of a panic.
+/// Panics when it is dropped, unless the thread is already panicking.
 struct Bomb;
 
 impl Drop for Bomb {
@@ -204,7 +204,7 @@ impl Drop for Bomb {
     }
 }
 
-/// Hangs, and panics when it is given up.
+/// Hangs, and panics when it is abandoned.
 struct Hangs;
 
 impl TokenSource for Hangs {
@@ -226,7 +226,7 @@ async fn s095_a_source_that_panics_when_it_is_given_up_has_failed() {
     let client = layer(Hangs).layer(Inner::new());
     let error = send(&client, BUCKET).await.unwrap_err();
     assert!(error.to_string().contains("within 1s"), "{error}");
-    // The second one knows that it fails.
+    // The second request already knows of the failure.
     let asked = Instant::now();
     send(&client, BUCKET).await.unwrap_err();
     assert!(asked.elapsed() < secs(3), "{:?}", asked.elapsed());
@@ -321,7 +321,7 @@ fn s102_a_source_that_blocks_its_thread_blocks_no_warm_request() {
     while !blocked.load(Ordering::SeqCst) {
         std::thread::yield_now();
     }
-    // One worker spins; what follows is driven by this thread.
+    // One worker spins; this thread drives what follows.
     for _ in 0..1_000 {
         runtime.block_on(send(&warm, BUCKET)).unwrap();
     }

@@ -1,5 +1,5 @@
-//! Several processes, and the end of one: a herd that starts at once, and a server that is told to
-//! stop while it still serves. Real processes, real sockets, real time.
+//! Several processes, and the end of one: a herd that starts at the same moment, and a server that is
+//! told to stop while it is still serving. Real processes, real sockets, real time.
 
 #![allow(
     clippy::unwrap_used,
@@ -42,7 +42,7 @@ fn client(endpoint: &str) -> ScopedAuth<Inner> {
     ScopedAuthLayer::new(source.unwrap()).layer(Inner::new())
 }
 
-/// Reads what a child prints until it prints this line.
+/// Reads a child's output until it prints this line.
 fn wait_for(child: &mut Child, line: &str) {
     let mut stdout = BufReader::new(child.stdout.as_mut().unwrap());
     let mut read = String::new();
@@ -51,16 +51,16 @@ fn wait_for(child: &mut Child, line: &str) {
         let bytes = stdout.read_line(&mut read).unwrap();
         assert!(bytes > 0, "it ended before it was {line}");
     }
-    // Nothing was printed behind it, and so nothing is lost with the buffer.
+    // Nothing was printed after it, so nothing is lost with the buffer.
     assert!(stdout.buffer().is_empty());
 }
 
-/// Serves ten at a time, and says 429 to the rest.
+/// Serves ten at a time and answers 429 to the rest.
 fn limited() -> FakeMds {
     let serving = Arc::new(AtomicUsize::new(0));
     FakeMds::start(move |_| {
         let before = serving.fetch_add(1, Ordering::SeqCst);
-        // Each connection has a thread of its own; this is how long a token takes.
+        // Each connection has a thread of its own; a token takes this long.
         if before < 10 {
             thread::sleep(Duration::from_millis(50));
         }
@@ -72,12 +72,12 @@ fn limited() -> FakeMds {
     })
 }
 
-/// So many processes, all of which send their first request when the last of them is up.
+/// Starts many processes, all of which send their first request when the last of them is up.
 fn herd(test: &str, processes: usize) {
     if let Some(endpoint) = told() {
         let client = client(&endpoint);
         println!("\nready");
-        // Until the parent closes it.
+        // Ends when the parent closes it.
         std::io::stdin().read_to_end(&mut Vec::new()).unwrap();
         let served = async {
             while send(&client, BUCKET).await.is_err() {
@@ -107,7 +107,7 @@ fn herd(test: &str, processes: usize) {
     let (took, asked) = (begun.elapsed(), mds.token_requests());
     println!("{processes} processes: all served after {took:?}, {asked} token requests");
     assert!(took <= Duration::from_secs(60), "{took:?}");
-    // Five for each, as 1,000 for 200.
+    // Five per process, as 1,000 for 200.
     assert!((processes..=5 * processes).contains(&asked), "{asked}");
 }
 
@@ -122,7 +122,7 @@ fn s174_two_hundred_processes_at_one_limited_server() {
     herd("s174_two_hundred_processes_at_one_limited_server", 200);
 }
 
-/// A server that is told to stop by SIGTERM and drains for longer than its token lives.
+/// A server that SIGTERM tells to stop, and that drains for longer than its token lives.
 #[cfg(unix)]
 #[test]
 fn s094_after_sigterm_requests_are_served_to_the_end_of_the_drain() {
@@ -179,10 +179,10 @@ fn s098_there_is_no_tls_to_set_up() {
         return;
     };
     assert!(CryptoProvider::get_default().is_none());
-    // The metadata server's source needs none.
+    // The metadata server's source needs no crypto provider.
     let plain = client(&endpoint);
     runtime().block_on(send(&plain, BUCKET)).unwrap();
-    // One that does, and panics for want of it, is a failed attempt: the caller gets an error.
+    // A source that does need one panics without it, which is a failed attempt: the caller gets an error.
     let needy = source::from_fn(|_: TokenRequest| async {
         let provider = CryptoProvider::get_default().expect("no provider is installed");
         Ok::<_, std::io::Error>(Token::new(format!("{provider:?}"), Duration::from_secs(60)))

@@ -1,7 +1,7 @@
-//! Promises 1, 2, 3 and 5 under random schedules: lives, latencies, failures, hangs, clocks that
+//! Promises 1, 2, 3 and 5 under random schedules: lifetimes, latencies, failures, hangs, clocks that
 //! jump, machines that sleep, callers that give up, and destinations that answer 401.
 //!
-//! A case that fails is shrunk and told as a story, one line per thing that happened.
+//! A failing case is shrunk and told as a story, one line per thing that happened.
 
 #![allow(
     clippy::unwrap_used,
@@ -31,17 +31,17 @@ use tower_scoped_auth::{ScopedAuth, ScopedAuthLayer, TokenCache, test_util::Test
 
 #[derive(Clone, Debug)]
 enum Event {
-    /// Nothing happens for so many milliseconds.
+    /// Nothing happens for this many milliseconds.
     Pass(u64),
-    /// This many requests, each given up after so many milliseconds if not answered.
+    /// This many requests, each given up after `patience` milliseconds if not answered.
     Requests { count: usize, patience: u64 },
-    /// One request every so many milliseconds, this many times.
+    /// One request every `every` milliseconds, this many times.
     Traffic { every: u64, count: usize },
-    /// From now on the source answers so.
+    /// From now on the source answers like this.
     Source { life: u64, latency: u64, mood: Mood },
-    /// The machine sleeps for so many seconds.
+    /// The machine sleeps for this many seconds.
     Suspend(u64),
-    /// The wall clock moves by so many seconds.
+    /// The wall clock jumps by this many seconds.
     Jump(i64),
     /// The next request is answered 401.
     Refuse,
@@ -52,7 +52,7 @@ enum Mood {
     Well,
     Failing,
     Hanging,
-    /// The same token as last time, if it still lives.
+    /// The same token as last time, if it is still alive.
     Repeating,
 }
 
@@ -80,12 +80,12 @@ fn event() -> impl Strategy<Value = Event> {
     ]
 }
 
-/// An attempt of the metadata server's, and one that no latency here is too long for.
+/// The metadata server's attempt timeout, and one that is longer than every latency here.
 fn attempt() -> impl Strategy<Value = Duration> {
     prop_oneof![3 => Just(Duration::from_secs(3)), 1 => Just(Duration::from_secs(25))]
 }
 
-/// What the source said of a token, and when it was asked.
+/// What the source said about a token, and when it was asked.
 #[derive(Clone, Copy, Debug)]
 struct Statement {
     sent: Instant,
@@ -94,9 +94,9 @@ struct Statement {
 }
 
 impl Statement {
-    /// Not past its life, by either clock.
+    /// True if its life has not ended by either clock.
     fn holds(&self, wall: SystemTime) -> bool {
-        // A wall clock that was set back since says nothing.
+        // A wall clock that has since been set back proves nothing.
         let wall_age = wall.duration_since(self.sent_wall).unwrap_or_default();
         self.sent.elapsed() < self.life && wall_age < self.life
     }
@@ -106,21 +106,21 @@ struct World {
     clock: TestClock,
     begun: Instant,
     behaviour: Mutex<(u64, u64, Mood)>,
-    /// By token; the server repeats one with what is left of it.
+    /// By token; the server repeats a token with the lifetime that is left.
     stated: Mutex<HashMap<String, Vec<Statement>>>,
     last: Mutex<Option<(String, Duration)>>,
-    /// How long the machine slept: the server did not.
+    /// How long the machine slept; the server did not.
     slept: Mutex<Duration>,
     refuse: AtomicBool,
     /// How long an attempt may take.
     attempt: Duration,
-    /// For each attempt, whether it was bound to fail.
+    /// Whether each attempt was bound to fail.
     doomed: Mutex<Vec<bool>>,
-    /// Requests that came to an end, and those that have not.
+    /// The requests that ended, and how many have not.
     met: Mutex<Vec<Met>>,
     waiting: AtomicUsize,
-    /// When the wall clock was set back, which can bring a token back to life that had expired by it
-    /// alone; nobody is told.
+    /// When the wall clock was set back, which can revive a token that had expired by that clock only;
+    /// nobody is notified of that.
     set_back: Mutex<Vec<Instant>>,
     story: Mutex<String>,
     broken: Mutex<Option<String>>,
@@ -131,7 +131,7 @@ struct World {
 struct Met {
     asked: Instant,
     ended: Instant,
-    /// It went out: there was a token.
+    /// Whether it went out, because there was a token.
     left: bool,
 }
 
@@ -195,7 +195,7 @@ impl World {
         Answer::token(name, left.as_secs()).after(latency)
     }
 
-    /// A request leaves with this token: it must be alive by both clocks.
+    /// A request leaves with this token, which must be alive by both clocks.
     fn attached(&self, name: &str) -> StatusCode {
         let (stated, wall) = (self.stated.lock().unwrap(), self.clock.wall());
         if !stated[name].iter().any(|statement| statement.holds(wall)) {
@@ -219,10 +219,10 @@ impl World {
 /// Longer than the longest wait (30 s) by one timer tick.
 const LONGEST: Duration = Duration::from_millis(30_010);
 
-/// More patience than anybody needs.
+/// More patience than any request needs.
 const LONG: Duration = Duration::from_secs(60);
 
-/// Two requests that are woken by one timer may be ticks apart.
+/// Two requests that one timer wakes may be ticks apart.
 const TICK: Duration = Duration::from_millis(10);
 
 fn requests(world: &Arc<World>, client: &ScopedAuth<Inner>, count: usize, patience: Duration) {
@@ -309,13 +309,13 @@ async fn live_through(attempt: Duration, events: &[Event]) -> Result<(), String>
     }
 }
 
-/// From here on the source is well: eleven seconds later so are the requests. Where an attempt may
-/// take longer than the metadata server's, one that hangs is in the way for as much longer.
+/// From here on the source is well, and eleven seconds later so are the requests. If an attempt may
+/// take longer than the metadata server's, one that hangs delays this by the difference.
 async fn heal(world: &Arc<World>, client: &ScopedAuth<Inner>) {
     world.refuse.store(false, Ordering::SeqCst);
     *world.behaviour.lock().unwrap() = (3599, 0, Mood::Well);
     world.tell("the source is well for good");
-    // Traffic, as requests drive the attempts.
+    // Send traffic, because requests drive the attempts.
     let healed = Instant::now();
     while healed.elapsed() < Duration::from_secs(8) + world.attempt {
         requests(world, client, 1, Duration::from_millis(100));
@@ -332,7 +332,7 @@ async fn heal(world: &Arc<World>, client: &ScopedAuth<Inner>) {
         }
         Ok(_) => {}
     }
-    // Whoever waited has been woken.
+    // All who waited have been woken.
     tokio::task::yield_now().await;
     let waiting = world.waiting.load(Ordering::SeqCst);
     if waiting > 0 {
@@ -348,23 +348,23 @@ fn judge(world: &World, source: &Script) {
     judge_wake_ups(world);
 }
 
-/// What the documentation says of the pace.
+/// What the documentation says about the pace.
 fn judge_pace(world: &World, times: &[Duration]) {
-    // A refused token may be replaced at once, and its successor; then there is a pause.
+    // A refused token and its successor may each be replaced at once; then there is a pause.
     if let Some(three) = times
         .windows(3)
         .find(|w| w[2] - w[0] < Duration::from_millis(450))
     {
         world.broken(format!("three attempts close together: {three:?}"));
     }
-    // Tokens that live a second are fetched every second.
+    // Tokens that live for a second are fetched every second.
     if let Some(minute) = times
         .windows(75)
         .find(|w| w[74] - w[0] < Duration::from_secs(60))
     {
         world.broken(format!("75 attempts within a minute, from {:?}", minute[0]));
     }
-    // While all fail: 16 in the first minute, the guard band's and the expiry's own, and some luck.
+    // While all fail: 16 in the first minute, those of the guard band and of the expiry, and some luck.
     let doomed = world.doomed.lock().unwrap();
     for (attempts, doomed) in times.windows(21).zip(doomed.windows(21)) {
         let span = attempts[20] - attempts[0];
@@ -377,7 +377,7 @@ fn judge_pace(world: &World, times: &[Duration]) {
     }
 }
 
-/// Nobody waits on when somebody who came later, or at the same time, has gone out already.
+/// No request still waits after one that came later, or at the same time, has gone out.
 fn judge_wake_ups(world: &World) {
     let mut met = world.met.lock().unwrap().clone();
     met.sort_by_key(|met| met.asked);
@@ -435,8 +435,8 @@ fn s004_no_expired_token_leaves_whatever_happens_at_length() {
     check(10_000);
 }
 
-/// A week of even traffic, at a source that is somebody else with every call: lives of 1 s to 2 h,
-/// latencies of 0 to 20 s, three failures in ten.
+/// A week of even traffic, with a source that behaves differently at every call: lifetimes of 1 s to
+/// 2 h, latencies of 0 to 20 s, three failures in ten.
 async fn a_week(seed: u64, count: u32) -> Result<(), String> {
     let world = World::new(Duration::from_secs(25));
     let play = world.clone();

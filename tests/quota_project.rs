@@ -23,7 +23,7 @@ fn layer() -> ScopedAuthLayer {
     ScopedAuthLayer::new(Script::new(|_| Answer::token("tok", 3599)))
 }
 
-/// What each request had in the header; `-` for nothing.
+/// The header's value in each request; `-` for none.
 fn projects(inner: &Inner) -> Vec<String> {
     let project = |headers: &http::HeaderMap| {
         let mut values = headers
@@ -80,7 +80,7 @@ async fn it_goes_nowhere_without_the_token() {
     client.clone().oneshot(own).await.unwrap();
     assert_eq!(projects(&inner), ["-", "-"]);
 
-    // Replaced, the token is ours again.
+    // When the layer replaces the header, the token is ours again.
     let client = layer()
         .replace_authorization()
         .quota_project("my-project")
@@ -147,7 +147,7 @@ fn what_is_no_project_is_an_error_when_the_layer_is_built() {
     assert!(shown.contains("my-project"), "{shown}");
 }
 
-/// Variables belong to a whole process: this test runs itself with each, in a process of its own.
+/// Variables belong to a whole process: this test runs itself for each, in a process of its own.
 #[test]
 fn s018_the_environment_is_read_where_it_is_asked_for_and_explicit_beats_it() {
     const CHILD: &str = "TOWER_SCOPED_AUTH_TEST_CHILD";

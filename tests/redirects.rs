@@ -1,5 +1,5 @@
 //! s141 on real sockets: redirects above the layer over TLS, and a client's own redirects below it; and
-//! whose a 401 is after the latter.
+//! which token a 401 counts against after the latter.
 
 #![allow(
     clippy::unwrap_used,
@@ -43,7 +43,7 @@ const HOUR: Duration = Duration::from_secs(3600);
 
 const SECRET: &str = "a-secret-that-must-not-travel";
 
-/// Heads of the requests a server saw.
+/// The heads of the requests that a server saw.
 type Seen = Arc<Mutex<Vec<String>>>;
 
 /// Answers the first path with a redirect, `/refused` with 401, and all others with 200.
@@ -101,7 +101,7 @@ impl Server {
     }
 }
 
-/// A certificate for `localhost` made here and now: the server's side and the client's.
+/// A freshly made certificate for `localhost`: the server's side and the client's.
 fn tls() -> (TlsAcceptor, ClientConfig) {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let certificate = made.cert.der().clone();
@@ -181,7 +181,7 @@ async fn s141_a_redirect_layer_above_us_over_tls() {
     }
 }
 
-/// Whoever a resolver leads to under an allowed name has to prove that the name is its own.
+/// A machine that an allowed name resolves to must prove that the name is its own.
 #[tokio::test]
 async fn s138_another_machine_under_an_allowed_name_gets_nothing() {
     let (strangers, _) = tls();
@@ -220,7 +220,7 @@ async fn s141_reqwests_own_redirects_below_us() {
     assert!(!stranger.heads()[0].contains(SECRET));
 }
 
-/// A 401 from where reqwest was sent on to says nothing of our token, which did not go there.
+/// A 401 from where reqwest was redirected to says nothing about our token, which was not sent there.
 #[tokio::test]
 async fn s157_a_401_of_another_origin_repeats_no_request_and_fetches_nothing() {
     crypto_provider();
@@ -250,7 +250,7 @@ async fn s157_a_401_of_another_origin_repeats_no_request_and_fetches_nothing() {
     assert_eq!(send("/second").await, 200);
     assert_eq!(fetches.load(Ordering::SeqCst), 1);
 
-    // Its own 401 does.
+    // A 401 from the origin itself does.
     assert_eq!(send("/refused").await, 401);
     assert_eq!(first.heads().len(), 4, "twice, with two tokens");
     assert_eq!(fetches.load(Ordering::SeqCst), 2);

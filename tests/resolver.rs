@@ -1,8 +1,8 @@
-//! s044 and s071 as they happen: a name that resolves later, or to another address from now on.
+//! s044 and s071 as they happen: a name that resolves only later, or resolves to a new address.
 //!
-//! The resolver is the system's, so the test changes what that one reads: it runs in a mount
-//! namespace of its own (`unshare` of util-linux), where `/etc/hosts` is a file of the test's. Where
-//! that is not permitted, stderr says so; `metadata_server.rs` has what can be tested without.
+//! The resolver is the system's, so the test changes what it reads: it runs in a mount namespace of
+//! its own (`unshare` from util-linux), where `/etc/hosts` is the test's file. Where that is not
+//! permitted, stderr says so; `metadata_server.rs` has what can be tested without it.
 
 #![cfg(target_os = "linux")]
 #![allow(
@@ -31,10 +31,10 @@ use support::{
 use tokio::time::{sleep, timeout};
 use tower_scoped_auth::{AuthError, MetadataServer, Scopes, TokenCache, TokenRequest};
 
-/// Resolves nowhere but through the test's own file.
+/// Resolves only through the test's own file.
 const NAME: &str = "metadata.test.invalid";
 
-/// What promise 3 says of every failure.
+/// What promise 3 says about every failure.
 const HEALED: Duration = Duration::from_secs(11);
 
 /// No child takes longer.
@@ -45,10 +45,10 @@ const MOUNT: &str = r#"mount --bind "$1/hosts" /etc/hosts &&
 if [ -e /etc/nsswitch.conf ]; then mount --bind "$1/nsswitch.conf" /etc/nsswitch.conf; fi &&
 shift && exec "$@""#;
 
-/// As root, and as anybody where user namespaces are permitted.
+/// For root, and for anybody where user namespaces are permitted.
 const WAYS: [&str; 2] = ["-m", "-Umr"];
 
-/// Runs this test in a namespace whose `/etc/hosts` is the file in the folder that it is told.
+/// Runs this test in a namespace whose `/etc/hosts` is a file in the folder that it is told.
 fn in_a_namespace(test: &str) {
     let permitted = |way: &&&str| {
         let tried = Command::new("unshare")
@@ -59,7 +59,7 @@ fn in_a_namespace(test: &str) {
         tried.is_ok_and(|status| status.success())
     };
     let Some(way) = WAYS.iter().find(permitted) else {
-        // Not by `eprintln`, which is kept from who looks at a test that passes.
+        // Not with `eprintln`, whose output is not shown for a test that passes.
         let said = format!(
             "\nSKIPPED: {test}: mount namespaces are not permitted here (unshare -m, unshare -Umr)\n"
         );
@@ -81,7 +81,7 @@ fn in_a_namespace(test: &str) {
     end(command.spawn().unwrap(), LONG);
 }
 
-/// Of the test's own; gone with it.
+/// The test's own; deleted with it.
 struct Folder(PathBuf);
 
 impl Folder {
@@ -90,7 +90,7 @@ impl Folder {
         let path = std::env::temp_dir().join(name);
         fs::create_dir_all(&path).unwrap();
         fs::write(path.join("hosts"), "").unwrap();
-        // No server on the network is asked.
+        // Asks no server on the network.
         fs::write(path.join("nsswitch.conf"), "hosts: files\n").unwrap();
         Self(path)
     }
@@ -102,7 +102,7 @@ impl Drop for Folder {
     }
 }
 
-/// From now on, [`NAME`] is this address. Written in place: the mount shows this very file.
+/// From now on, [`NAME`] is this address. Writes in place, because the mount shows this very file.
 fn resolve_to(folder: &str, address: &str) {
     let line = format!("{address} {NAME}\n");
     fs::write(PathBuf::from(folder).join("hosts"), &line).unwrap();
@@ -120,7 +120,7 @@ fn wanted() -> TokenRequest {
     TokenRequest::access_token(Scopes::default())
 }
 
-/// The token's text, once there is one; and when, counted from the call.
+/// The token's text, once there is one, and the time from the call until then.
 async fn served(cache: &TokenCache) -> (String, Duration) {
     let begun = Instant::now();
     let token = async {
@@ -136,7 +136,7 @@ async fn served(cache: &TokenCache) -> (String, Duration) {
     (token.expose_secret().to_owned(), begun.elapsed())
 }
 
-/// Requests for so long, none of which gets a token; the last error.
+/// Sends requests for this long, none of which gets a token; returns the last error.
 async fn in_vain(cache: &TokenCache, span: Duration) -> AuthError {
     let begun = Instant::now();
     let mut last = None;
@@ -200,7 +200,7 @@ async fn s071_a_name_that_resolves_to_another_address() {
     let Some(folder) = told() else {
         return in_a_namespace("s071_a_name_that_resolves_to_another_address");
     };
-    // Addresses of this process alone: another test's server may be given the port once it is free.
+    // Addresses that only this process uses: another test's server may get the port once it is free.
     let [.., high, low] = std::process::id().to_be_bytes();
     let [first_address, second_address] = [1, 2].map(|last| format!("127.{high}.{low}.{last}"));
     resolve_to(&folder, &first_address);
@@ -210,7 +210,7 @@ async fn s071_a_name_that_resolves_to_another_address() {
     let (first, _) = served(&cache).await;
     assert_eq!(first, "tok-here");
 
-    // The server goes; the name still points to where it was; the token is of no use any more.
+    // The server goes away; the name still points to where it was; the token is no longer of use.
     drop(here);
     let token = cache.token(&wanted()).await.unwrap();
     assert!(cache.invalidate(&token));

@@ -1,4 +1,4 @@
-//! Group F, and what is left behind when handles go: real runtimes, real sockets, real time.
+//! Group F, and what is left when handles are dropped: real runtimes, real sockets, real time.
 
 #![allow(
     clippy::unwrap_used,
@@ -37,7 +37,7 @@ fn multi_thread() -> Runtime {
         .unwrap()
 }
 
-/// The first token lives a second, the later ones an hour; each takes so long.
+/// The first token lives a second, the later ones an hour; fetching each takes `delay`.
 fn short_then_long(delay: Duration) -> FakeMds {
     FakeMds::start(move |n| {
         Reply::token(&format!("tok-{n}"), if n == 1 { 1 } else { 3599 }).after(delay)
@@ -48,7 +48,7 @@ fn client(mds: &FakeMds, inner: &Inner) -> ScopedAuth<Inner> {
     ScopedAuthLayer::new(mds.source()).layer(inner.clone())
 }
 
-/// Until the condition holds; panics after ten seconds.
+/// Waits until the condition holds; panics after ten seconds.
 fn eventually(what: &str, mut holds: impl FnMut() -> bool) {
     let begun = Instant::now();
     while !holds() {
@@ -85,11 +85,11 @@ fn s085_the_runtime_that_fetched_is_alive_but_idle() {
 #[test]
 fn s085_the_runtime_falls_idle_in_the_middle_of_its_fetch() {
     let (mds, inner) = (short_then_long(Duration::from_millis(100)), Inner::new());
-    // A short attempt, so that the take-over (an attempt and a second) comes soon.
+    // A short attempt timeout, so that the takeover (an attempt plus a second) comes soon.
     let cache = TokenCache::builder(mds.source()).attempt_timeout(Duration::from_millis(300));
     let client = ScopedAuthLayer::from_cache(cache.build().unwrap()).layer(inner.clone());
     let idle = current_thread();
-    // One poll: the fetch is spawned, and nobody drives it from here on.
+    // One poll spawns the fetch; nobody drives it from here on.
     idle.block_on(async {
         assert!(send(&client, BUCKET).now_or_never().is_none());
     });
@@ -106,7 +106,7 @@ fn s085_the_runtime_falls_idle_in_the_middle_of_its_fetch() {
 /// Fetches that may run at once.
 const TURNS: usize = 16;
 
-/// Its first calls hang, as many as may run at once; the others are answered.
+/// The first calls hang, as many as may run at once; the others are answered.
 fn all_turns_hang() -> Script {
     Script::new(|call| match call.number {
         ..=TURNS => Answer::hang(),
@@ -114,7 +114,7 @@ fn all_turns_hang() -> Script {
     })
 }
 
-/// The same, and the keys of the others in their order.
+/// The same; also returns the keys of the other calls, in order.
 fn all_turns_hang_then_order() -> (Script, Arc<Mutex<Vec<usize>>>) {
     let order = Arc::new(Mutex::new(Vec::new()));
     let seen = Arc::clone(&order);
@@ -138,8 +138,8 @@ fn numbered(key: usize) -> TokenRequest {
     TokenRequest::access_token(Scopes::new([key.to_string()]).unwrap())
 }
 
-/// A runtime in which a fetch has begun for each key, as far as there are turns. Nobody drives it from then
-/// on.
+/// A runtime in which a fetch has begun for each key, as far as there are turns. After that, nobody drives
+/// it.
 fn fall_idle_with(keys: usize, cache: &TokenCache, source: &Script) -> Runtime {
     let idle = current_thread();
     idle.block_on(async {
@@ -153,7 +153,7 @@ fn fall_idle_with(keys: usize, cache: &TokenCache, source: &Script) -> Runtime {
     idle
 }
 
-/// What becomes of asking for all of these at once.
+/// Asks for all of these keys at once, and returns the results.
 async fn ask_for_all(keys: usize, cache: &TokenCache) -> Vec<Result<Token, AuthError>> {
     let all = (0..keys).map(|key| async move { cache.token(&numbered(key)).await });
     join_all(all).await
@@ -164,7 +164,7 @@ fn s085_runtimes_that_fall_idle_keep_no_turn() {
     let source = all_turns_hang();
     let cache = impatient(&source).build().unwrap();
     let idle = fall_idle_with(TURNS, &cache, &source);
-    // Whoever asks takes over, and has a turn for it.
+    // Whoever asks takes over, and gets a turn for it.
     for one in current_thread().block_on(ask_for_all(2 * TURNS, &cache)) {
         one.unwrap();
     }
@@ -198,13 +198,14 @@ fn s085_who_stands_in_line_for_a_runtime_that_fell_idle_swallows_no_turn() {
         .iter()
         .any(Result::is_err)
     {
-        // An attempt and a second for each 16 of them.
+        // An attempt plus a second for each 16 of them.
         assert!(begun.elapsed() < Duration::from_secs(20));
     }
     drop(idle);
 }
 
-/// Whoever notices that turns were not given back is the one that waits for longest, and keeps its place.
+/// The request that notices that turns were not given back is the one that has waited longest, and it keeps
+/// its place.
 #[test]
 fn s085_who_notices_keeps_its_place_in_the_line() {
     let (source, order) = all_turns_hang_then_order();
@@ -227,7 +228,7 @@ fn s085_who_notices_keeps_its_place_in_the_line() {
     drop(idle);
 }
 
-/// Turns that are late do not mean that nobody runs.
+/// Overdue turns do not mean that their runtime is not running.
 #[test]
 fn s085_a_stall_of_the_only_runtime_changes_nothing_in_its_line() {
     const IN_LINE: Range<usize> = TURNS..2 * TURNS;
@@ -242,7 +243,7 @@ fn s085_a_stall_of_the_only_runtime_changes_nothing_in_its_line() {
         while source.calls() < TURNS {
             tokio::task::yield_now().await;
         }
-        // Longer than an attempt and a second.
+        // Longer than an attempt plus a second.
         thread::sleep(Duration::from_millis(1_500));
         cache.token(&numbered(1_000)).await.unwrap();
     });
@@ -264,7 +265,7 @@ fn s086_a_runtime_that_goes_takes_the_expirys_own_attempt_not_with_it() {
     let (cache, wanted) = (cache.build().unwrap(), numbered(0));
     let stays = current_thread();
     stays.block_on(cache.token(&wanted)).unwrap();
-    // Attempts keep a second's distance.
+    // Attempts are a second apart.
     thread::sleep(Duration::from_millis(1_050));
     clock.suspend(Duration::from_secs(3_500));
     stays.block_on(async {
@@ -276,7 +277,7 @@ fn s086_a_runtime_that_goes_takes_the_expirys_own_attempt_not_with_it() {
     clock.suspend(Duration::from_secs(100));
     let goes = current_thread();
     goes.block_on(async {
-        // A second after the attempt that failed.
+        // The next attempt begins a second after the one that failed.
         let asked = tokio::time::timeout(Duration::from_millis(1_500), cache.token(&wanted));
         asked.await.unwrap_err();
     });
@@ -294,7 +295,7 @@ fn s084_three_thousand_in_line_for_a_runtime_that_has_gone() {
     let source = all_turns_hang();
     let cache = TokenCache::builder(source.clone()).max_tokens(KEYS);
     let cache = cache.build().unwrap();
-    // Each is dropped where it is spawned, one after the other, on one stack.
+    // Each is dropped as it is spawned, one after the other, on one stack.
     drop(fall_idle_with(KEYS, &cache, &source));
     for one in current_thread().block_on(ask_for_all(KEYS, &cache)) {
         one.unwrap();
@@ -336,7 +337,7 @@ fn without_timers_a_refresh_is_a_failed_attempt() {
     clock.suspend(Duration::from_secs(3_500)); // good for another 99 s, and due
     let bare = Builder::new_current_thread().build().unwrap();
     let wanted = TokenRequest::access_token(Scopes::default());
-    // Attempts keep a second's distance, which no timer can be asked for here.
+    // Attempts are a second apart, which no timer can wait for here.
     eventually("a failed attempt", || {
         bare.block_on(async {
             send(&client, BUCKET).await.unwrap();
@@ -351,8 +352,8 @@ fn without_timers_a_refresh_is_a_failed_attempt() {
 
 #[test]
 fn s086_a_runtime_is_shut_down_in_the_middle_of_its_fetch() {
-    // All of them live long: whether the server has seen the first request when its runtime goes is a
-    // matter of chance, and so is which of them is its first.
+    // All tokens live long: it is a matter of chance whether the server has seen the first request when its
+    // runtime goes, and so is which request it counts as the first.
     let slow = |n| Reply::token(&format!("tok-{n}"), 3599).after(Duration::from_secs(1));
     let (mds, inner) = (FakeMds::start(slow), Inner::new());
     let client = client(&mds, &inner);
@@ -457,7 +458,7 @@ fn without_a_runtime_a_cold_request_is_an_error() {
         !error.is_transient() && error.to_string().contains("runtime"),
         "{error}"
     );
-    // A runtime without timers is none either.
+    // A runtime without timers does not count either.
     let bare = Builder::new_current_thread().build().unwrap();
     let error = bare.block_on(send(&client, BUCKET)).unwrap_err();
     assert!(error.to_string().contains("runtime"), "{error}");

@@ -1,5 +1,5 @@
 //! Keeps `docs/reliability.md` true: every numbered scenario there has its test, and every test its
-//! line. `UPDATE_DOCS=1 cargo test --test scenarios` writes the list anew.
+//! line. `UPDATE_DOCS=1 cargo test --test scenarios` rewrites the list.
 
 #![allow(
     clippy::unwrap_used,
@@ -19,7 +19,7 @@ const PAGE: &str = "docs/reliability.md";
 const BEGIN: &str = "<!-- generated: scenarios -->";
 const END: &str = "<!-- end -->";
 
-/// The scenarios there are; numbers are names, and not every number is in use.
+/// The scenarios. Numbers are names, and not every number is in use.
 const REQUIRED: [RangeInclusive<u16>; 21] = [
     1..=23,
     25..=32,
@@ -44,7 +44,7 @@ const REQUIRED: [RangeInclusive<u16>; 21] = [
     174..=176,
 ];
 
-/// Pages that name tests, by `s012` or, in a column of tests and in parentheses, by 12.
+/// Pages that name tests, as `s012` or, in a column of tests and in parentheses, as 12.
 const PAGES: [&str; 2] = ["docs/threat-model.md", "docs/what-happens.md"];
 
 fn scan(folder: &Path, found: &mut BTreeMap<u16, BTreeSet<(String, String)>>) {
@@ -67,7 +67,7 @@ fn scan(folder: &Path, found: &mut BTreeMap<u16, BTreeSet<(String, String)>>) {
     }
 }
 
-/// `s025_hundred_thousand_first_requests` of a line that declares it.
+/// `s025_hundred_thousand_first_requests`, from the line that declares it.
 fn test_name(line: &str) -> Option<&str> {
     let declared = line
         .trim_start()
@@ -132,8 +132,8 @@ fn no_scenario_dropped_out() {
     assert!(missing.is_empty(), "no test for {missing:?}");
 }
 
-/// The numbers that a cell or a parenthesis names: `s042`, `s057` to `s059`; 7 to 10, 20. None if it
-/// is anything but a list of numbers.
+/// The numbers that a cell or a parenthesis names: `s042`, `s057` to `s059`; 7 to 10, 20. `None` if it
+/// is not a list of numbers.
 fn named(text: &str) -> Option<Vec<u16>> {
     let words = text.replace([',', '`', ';'], " ");
     let mut numbers = Vec::new();
@@ -156,7 +156,7 @@ fn named(text: &str) -> Option<Vec<u16>> {
     (!open).then_some(numbers)
 }
 
-/// What a page names: the last cell of each row of a table, and parentheses that hold nothing else.
+/// What a page names: in the last cell of each table row, and in parentheses that hold nothing else.
 fn named_by(page: &str) -> Vec<u16> {
     let mut numbers = Vec::new();
     let rows = page.lines().filter(|line| line.starts_with('|'));
@@ -171,7 +171,7 @@ fn named_by(page: &str) -> Vec<u16> {
         let inside = piece.split(')').next().unwrap();
         numbers.extend(named(inside).unwrap_or_default());
     }
-    // Single ones in the text.
+    // Single numbers in the text.
     let quoted = page.split('`').filter(|word| word.len() == 4);
     numbers.extend(quoted.filter_map(|word| word.strip_prefix('s')?.parse::<u16>().ok()));
     numbers

@@ -1,4 +1,4 @@
-//! Scopes that a metadata server ignores, and the universe it is in: over real sockets.
+//! Scopes that a metadata server ignores, and the universe that it is in: over real sockets.
 
 #![allow(
     clippy::unwrap_used,
@@ -23,7 +23,7 @@ const READ: &str = "https://www.googleapis.com/auth/devstorage.read_only";
 const WRITE: &str = "https://www.googleapis.com/auth/devstorage.read_write";
 const CLOUD: &str = "https://www.googleapis.com/auth/cloud-platform";
 
-/// A virtual machine with these scopes: what is asked for counts for nothing.
+/// A virtual machine with these scopes: the scopes that are asked for are ignored.
 fn machine(scopes: &[&str]) -> Emulator {
     let builder = Emulator::builder().honour_scopes(false);
     builder
@@ -40,7 +40,7 @@ fn verifying(endpoint: String) -> MetadataServer {
         .unwrap()
 }
 
-/// A cache for which nothing is too late: what is counted here are requests.
+/// A cache that does not time out: these tests count requests.
 fn patient(source: MetadataServer) -> TokenCache {
     const LONG: Duration = Duration::from_secs(120);
     let cache = TokenCache::builder(source)
@@ -83,7 +83,7 @@ async fn s165_missing_scopes_are_an_error_that_names_them_and_no_token_is_minted
     assert!(text.contains("--scopes") && !error.is_transient(), "{text}");
     assert_eq!(mds.token_requests(), 0);
 
-    // What the machine has, and what it decides itself, goes through.
+    // Scopes that the machine has pass, and so does leaving the choice to the machine.
     cache.token(&wanted(&[READ])).await.unwrap();
     let before = asked_for_scopes(&mds);
     cache.token(&wanted(&[])).await.unwrap();
@@ -109,7 +109,7 @@ async fn a_list_that_cannot_be_had_is_an_ordinary_failed_attempt() {
     let token = cache.token(&request).await.unwrap();
     assert_eq!((asked_for_scopes(&mds), mds.token_requests()), (3, 1));
 
-    // A refresh that fails for it costs no live token, and says what failed.
+    // A refresh that fails because of this costs no live token, and says what failed.
     mds.fault(Fault::status(503).on_path("/scopes").forever());
     tokio::time::pause();
     tokio::time::advance(Duration::from_secs(3_500)).await;
@@ -197,7 +197,7 @@ async fn where_scopes_count_and_where_they_are_verified_nothing_is_said() {
     let machine = machine(&[READ]);
     let cache = patient(verifying(machine.endpoint()));
     cache.token(&wanted(&[READ])).await.unwrap();
-    // Who does not say what it is, is not suspected.
+    // A server that does not say what it is is not suspected.
     let silent = FakeMds::healthy();
     patient(silent.source())
         .token(&wanted(&[READ]))

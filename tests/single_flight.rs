@@ -1,4 +1,4 @@
-//! Groups B and E: one fetch however many callers, and what becomes of it when they go away.
+//! Groups B and E: one fetch however many callers there are, and what happens to it when they leave.
 
 #![allow(
     clippy::unwrap_used,
@@ -31,7 +31,7 @@ fn layer(source: &Script) -> ScopedAuthLayer {
     ScopedAuthLayer::from_cache(cache)
 }
 
-/// `tok-1`, `tok-2`, …, each after so many milliseconds.
+/// `tok-1`, `tok-2`, …, each after this many milliseconds.
 fn slow(milliseconds: u64) -> Script {
     Script::new(move |call| {
         Answer::token(format!("tok-{}", call.number), 3599)
@@ -39,7 +39,7 @@ fn slow(milliseconds: u64) -> Script {
     })
 }
 
-/// As many requests at once; fails if one of them does.
+/// Sends this many requests at once; fails if one of them does.
 fn burst(client: &ScopedAuth<Inner>, requests: usize) -> Vec<tokio::task::JoinHandle<()>> {
     let one = || {
         let client = client.clone();
@@ -85,11 +85,11 @@ async fn s028_one_failure_answers_everyone() {
     assert!(source.calls() <= 10, "{}", source.calls());
 }
 
-/// A minute of so many requests a second, side by side, of which none can have a token.
+/// A minute of `per_second` concurrent requests a second, none of which can get a token.
 async fn failing(per_second: usize) {
     let source = Script::new(|_| Answer::failure("broken"));
     let client = layer(&source).layer(Inner::new());
-    // Of the first, who came before any attempt had failed, and of the others.
+    // Of the first requests, which came before any attempt had failed, and of the others.
     let slowest = [Arc::new(AtomicU64::new(0)), Arc::new(AtomicU64::new(0))];
     let failed = Arc::new(AtomicUsize::new(0));
     for tick in 0..600 {

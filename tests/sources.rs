@@ -1,4 +1,4 @@
-//! Sources that need nothing from outside: `Fixed`, `FirstOf`, and Tower services as sources.
+//! Sources that depend on nothing outside the process: `Fixed`, `FirstOf`, and Tower services as sources.
 
 #![allow(
     clippy::unwrap_used,
@@ -41,7 +41,7 @@ fn any() -> TokenRequest {
     TokenRequest::access_token(Scopes::default())
 }
 
-/// Busy at first, and says for how long.
+/// Busy at first, and says how long.
 struct Busy(Duration, Script);
 
 impl TokenSource for Busy {
@@ -56,7 +56,7 @@ impl TokenSource for Busy {
     }
 }
 
-/// How long the second attempt comes after the first, with nobody or with a token to send meanwhile.
+/// The time from the first attempt to the second, with or without a token to send meanwhile.
 async fn second_attempt(source: impl TokenSource, script: &Script, warm: bool) -> Duration {
     let clock = TestClock::new();
     let cache = TokenCache::builder(source).clock(clock).build().unwrap();
@@ -86,7 +86,7 @@ async fn s046_a_source_of_ones_own_says_when_to_come_back() {
         let told = Arc::new(Busy(seconds(12), busy.clone()));
         let gap = second_attempt(told, &busy, warm).await;
         assert!(gap >= seconds(12) && gap < seconds(13), "{warm}: {gap:?}");
-        // As any other error: at the cache's own pace.
+        // As with any other error: at the cache's own pace.
         let gap = second_attempt(plain.clone(), &plain, warm).await;
         assert!(
             gap <= seconds(1) + Duration::from_millis(20),
@@ -120,7 +120,7 @@ async fn s046_what_a_source_says_is_bounded_wherever_it_stands() {
     }
 }
 
-/// Says something of every error, and panics over one.
+/// Adds a remark to every error, and panics on one.
 struct Wrapper(FirstOf);
 
 impl TokenSource for Wrapper {
@@ -205,7 +205,7 @@ fn plays(
     (Named(name, script.clone()), script)
 }
 
-/// On Tokio's clock, which most tests here have paused.
+/// On Tokio's clock, which is paused in most tests here.
 fn cached(source: impl TokenSource) -> TokenCache {
     waiting(source, seconds(30))
 }
@@ -340,7 +340,7 @@ async fn each_has_its_own_time() {
     let (hangs, _) = plays("hangs", |_| Answer::hang());
     let (up, _) = plays("up", |_| Answer::token("up", 3600).after(seconds(2)));
     let sources = FirstOf::new(hangs).or(up);
-    // And a moment each, so that the last one's time is over before that of all together.
+    // Plus a moment each, so that the last one's time is up before the time for all of them.
     let moments = Duration::from_millis(200);
     assert_eq!(sources.attempt_timeout(), seconds(6) + moments);
     let begun = Instant::now();
@@ -377,7 +377,7 @@ async fn one_that_panics_is_one_that_fails() {
     assert_eq!(token.expose_secret(), "up");
 }
 
-/// What a cache would refuse is no reason to choose whoever handed it out.
+/// A token that a cache would refuse is no reason to choose the source that returned it.
 #[tokio::test(start_paused = true)]
 async fn a_dead_token_is_not_chosen() {
     let past = SystemTime::now() - seconds(1);
@@ -401,7 +401,7 @@ async fn a_dead_token_is_not_chosen() {
     }
 }
 
-/// Two requests search at once, and would come to different ends.
+/// Two requests search at the same time, and would choose differently.
 #[tokio::test(start_paused = true)]
 async fn two_searches_agree() {
     // For `b`, the first source answers, but late.
@@ -435,7 +435,7 @@ async fn inside_each_other_the_innermost_is_shown() {
 
 // Services
 
-/// Insists on Tower's contract: a clone is not ready, `poll_ready` makes it so, `call` takes that.
+/// Insists on Tower's contract: a clone is not ready, `poll_ready` makes it ready, `call` uses that up.
 struct Strict {
     ready: bool,
     pending: usize,
@@ -546,7 +546,7 @@ async fn what_a_service_fails_with_is_passed_on() {
     }
     assert!(source::from_service(NeverReady).fetch(any()).await.is_err());
 
-    // One of ours comes out as it is.
+    // An error of this crate comes out unchanged.
     let refuses = Fixed::new("x").only(scoped("a"));
     let service = service_fn(move |request| {
         let refuses = refuses.clone();
@@ -572,7 +572,7 @@ async fn towers_middleware_wraps_a_source() {
         .timeout(seconds(1))
         .map_request(|request: TokenRequest| request)
         .service(service)
-        // Neither `Sync` nor named.
+        // The type is neither `Sync` nor nameable.
         .boxed_clone();
     let inner = Inner::new();
     let cache = cached(source::from_service(service));

@@ -1,7 +1,7 @@
 //! `TokenFile` on real files, replaced as people and Kubernetes replace them.
 //!
-//! Time is virtual by the wall clock alone (`TestClock::suspend`): files are read in real time, and
-//! two readings are a real second apart.
+//! Time is virtual for the wall clock only (`TestClock::suspend`): files are read in real time, and
+//! two reads are a real second apart.
 
 #![cfg(unix)]
 #![allow(
@@ -46,7 +46,7 @@ async fn read(path: &Path) -> Result<String, AuthError> {
     Ok(token.expose_secret().to_owned())
 }
 
-/// A cache over one file, and the clock that moves it.
+/// A cache over one file, and the clock that drives it.
 struct Watched {
     cache: TokenCache,
     clock: TestClock,
@@ -67,7 +67,7 @@ impl Watched {
         Ok(token.expose_secret().to_owned())
     }
 
-    /// Asks until `expected` comes; what comes before must be `before`.
+    /// Asks until `expected` comes; anything that comes earlier must be `before`.
     async fn turns_into(&self, before: &str, expected: &str) {
         let begun = Instant::now();
         loop {
@@ -81,7 +81,7 @@ impl Watched {
         }
     }
 
-    /// Asks until a reading has failed, and each time gets `token`.
+    /// Asks until a read has failed, and gets `token` each time.
     async fn keeps_through_a_failure(&self, token: &str) {
         let begun = Instant::now();
         while self.cache.status(&any()).last_error().is_none() {
@@ -101,7 +101,7 @@ impl Watched {
 async fn failure(cache: &TokenCache) -> AuthError {
     let begun = Instant::now();
     loop {
-        // The attempt goes on when its caller has left.
+        // The attempt goes on after its caller has left.
         let asked = timeout(Duration::from_millis(1), cache.token(&any())).await;
         assert!(!matches!(asked, Ok(Ok(_))), "there is a token");
         if let Some(error) = cache.status(&any()).last_error() {
@@ -111,7 +111,7 @@ async fn failure(cache: &TokenCache) -> AuthError {
     }
 }
 
-/// As careful programs replace a file.
+/// The way that careful programs replace a file.
 fn replace(path: &Path, text: &str) {
     let new = path.with_extension("new");
     fs::write(&new, text).unwrap();
@@ -137,7 +137,7 @@ async fn it_is_read_again_once_a_minute() {
     assert_eq!(file.token().await.unwrap(), "one");
     replace(&path, "two");
 
-    // Not before its time: the last few seconds of the minute are the schedule's jitter.
+    // Not early: the last few seconds of the minute are the schedule's jitter.
     file.clock.suspend(seconds(50));
     assert_eq!(file.cache.status(&any()).state(), TokenState::Fresh);
     assert_eq!(file.token().await.unwrap(), "one");
@@ -242,7 +242,7 @@ async fn the_exp_of_a_jwt_ends_its_use() {
     let error = failure(&TokenCache::new(TokenFile::new(&path))).await;
     assert!(error.to_string().contains("expired"), "{error}");
 
-    // Without one it is like any other text.
+    // A JWT without an expiry is treated like any other text.
     fs::write(&path, jwt("{}", "{}")).unwrap();
     let token = TokenFile::new(&path).fetch(any()).await.unwrap();
     assert_eq!(token.lifetime(), Some(seconds(120)));
@@ -263,7 +263,7 @@ async fn a_file_that_goes_costs_nothing_for_a_minute() {
     file.keeps_through_a_failure("one").await;
     assert!(file.expires_in() > seconds(40));
 
-    // Its life is over, and nothing came: an error, until the file is back.
+    // Its life is over, and no new token came: an error, until the file is back.
     file.clock.suspend(seconds(60));
     let error = failure(&file.cache).await;
     assert!(
@@ -287,7 +287,7 @@ async fn a_file_that_is_being_written_is_not_a_token() {
     fs::write(&path, &whole).unwrap();
     let file = Watched::new(&path);
     assert_eq!(file.token().await.unwrap(), whole);
-    // In place, and seen half way.
+    // Replaced in place, and read half-written.
     for part in ["", "\n", &whole[..10], &whole[..whole.rfind('.').unwrap()]] {
         fs::write(&path, part).unwrap();
         assert!(read(&path).await.unwrap_err().is_response(), "{part:?}");
@@ -349,7 +349,7 @@ async fn a_large_file_is_not_read_to_its_end() {
     assert_eq!(read(&path).await.unwrap().len(), 8192);
     fs::write(&path, "x".repeat(8193)).unwrap();
     assert!(read(&path).await.is_err());
-    // Sparse: nothing but its size.
+    // Sparse: it has nothing but its size.
     fs::File::create(&path).unwrap().set_len(1 << 40).unwrap();
     let error = read(&path).await.unwrap_err();
     assert!(
@@ -385,7 +385,7 @@ async fn a_file_that_may_not_be_read_says_so() {
     let path = folder.join("token");
     fs::write(&path, "secret").unwrap();
     fs::set_permissions(&path, fs::Permissions::from_mode(0o000)).unwrap();
-    // Root may read everything.
+    // Root can read everything.
     if fs::File::open(&path).is_err() {
         let error = read(&path).await.unwrap_err();
         assert!(error.to_string().contains("may be read"), "{error}");
@@ -414,7 +414,7 @@ async fn a_request_without_a_file_fails_with_its_name() {
     let folder = Folder::new();
     let cache = TokenCache::new(TokenFile::new(folder.join("not-there-yet")));
     failure(&cache).await;
-    // One that comes after a failure is answered with it, unless the next attempt is near.
+    // A request that comes after a failure gets that error, unless the next attempt is near.
     let client = ScopedAuthLayer::from_cache(cache).layer(Inner::new());
     let error = send(&client, BUCKET).await.unwrap_err();
     let text = auth_error(&error).to_string();

@@ -1,4 +1,4 @@
-//! Groups E and I: what Tower asks of a middleware, poll by poll, and the stacks it stands in.
+//! Groups E and I: what Tower requires of a middleware, poll by poll, and the stacks that it is part of.
 
 #![allow(
     clippy::unwrap_used,
@@ -76,7 +76,7 @@ fn auth(source: &Script) -> ScopedAuthLayer {
     ScopedAuthLayer::from_cache(cache(source))
 }
 
-/// A layer that has its token already.
+/// A layer that already has its token.
 async fn warm(source: &Script) -> ScopedAuthLayer {
     let cache = cache(source);
     let request = TokenRequest::access_token(Scopes::default());
@@ -84,13 +84,13 @@ async fn warm(source: &Script) -> ScopedAuthLayer {
     ScopedAuthLayer::from_cache(cache)
 }
 
-/// `tok-1`, `tok-2`, …, each after so long.
+/// `tok-1`, `tok-2`, …, each after this long.
 fn slow(after: Duration) -> Script {
     Script::new(move |call| Answer::token(format!("tok-{}", call.number), 3599).after(after))
         .with_timeout(secs(60))
 }
 
-/// Would a clone of `service` be ready now? Leaves no trace in it.
+/// Would a clone of `service` be ready now? Leaves `service` as it is.
 fn has_room<S: Service<Request<()>> + Clone>(service: &S) -> bool {
     let mut clone = service.clone();
     let mut task = task::spawn(());
@@ -185,7 +185,7 @@ async fn s112_strict_inner() {
         for result in join_all(requests).await {
             result.unwrap_or_else(|error| panic!("{way}: {error}"));
         }
-        // One instance over and over, refusals in between.
+        // One instance over and over, with refusals in between.
         let mut one = client.clone();
         for _ in 0..250 {
             made_ready(&mut one)
@@ -295,7 +295,7 @@ async fn s115_at_most_one_inner_call() {
         assert!(has_room(&limit));
     }
 
-    // No token to be had.
+    // No token can be fetched.
     let hopeless = Script::new(|_| Answer::failure("down"));
     let mut client = auth(&hopeless).layer(limit.clone());
     let mut response = task::spawn(made_ready(&mut client).await.call(get(BUCKET)));
@@ -440,7 +440,7 @@ async fn s120_an_inner_error_comes_back_as_it_was() {
         let error = result.unwrap_err().downcast::<Boom>().expect(way);
         assert_eq!(*error, Boom(7));
     }
-    // A boxed one is not boxed again.
+    // A boxed error is not boxed again.
     let inner =
         service_fn(|_: Request<()>| async { Err::<Response<()>, BoxError>(Boom(8).into()) });
     let error = auth(&Script::tokens(60))
@@ -454,7 +454,7 @@ async fn s120_an_inner_error_comes_back_as_it_was() {
 #[tokio::test]
 async fn s120_token_errors_say_what_they_are() {
     let mds = FakeMds::start(|_| Reply::status(503, "", "internal-secret"));
-    // Longer than one exchange takes on a machine that is busy with everything else.
+    // Longer than one exchange takes on a machine that is busy with other work.
     let cache = TokenCache::builder(mds.source())
         .max_wait(millis(1500))
         .build()
@@ -512,7 +512,7 @@ async fn s123_buffer_outside() {
     assert_eq!((source.calls(), inner.calls()), (1, 50));
 }
 
-/// Repeats a request once after a 503, with another token in place by then.
+/// Retries a request once after a 503, by which time another token is in place.
 #[derive(Clone)]
 struct Swap {
     cache: TokenCache,
@@ -615,7 +615,7 @@ async fn rate_limit_outside_and_behind_a_buffer_inside() {
     }
     assert_eq!(begun.elapsed().as_secs(), 2, "{:?}", begun.elapsed());
 
-    // A `RateLimit` is not `Clone`, which is what a `Buffer` is for.
+    // A `RateLimit` is not `Clone`, hence the `Buffer`.
     let begun = Instant::now();
     let inside = ServiceBuilder::new()
         .layer(auth(&slow(millis(300))))
@@ -673,7 +673,7 @@ async fn balance_over_stamped_endpoints() {
     }
     assert_eq!((source.calls(), inner.calls()), (1, 30));
 
-    // And the other way round: one stamp for whichever endpoint is picked.
+    // And in the other order: one stamp for whichever endpoint is picked.
     let endpoints = (0..3).map(|load| Constant::new(inner.clone(), load));
     let balance = Balance::new(ServiceList::new::<Request<()>>(
         endpoints.collect::<Vec<_>>(),
@@ -691,7 +691,7 @@ async fn boxed_and_cloned() {
     boxed.clone().oneshot(get(BUCKET)).await.unwrap();
     let shared = BoxCloneSyncService::new(layer.layer(inner.clone()));
     shared.clone().oneshot(get(BUCKET)).await.unwrap();
-    // The layer around a box, as where a client's type is to be forgotten.
+    // The layer around a box, as when a client's type is to be erased.
     layer.layer(boxed).oneshot(get(BUCKET)).await.unwrap();
     assert_eq!((source.calls(), inner.calls()), (1, 3));
 }
@@ -738,7 +738,7 @@ impl Body for Frames {
 #[derive(Clone, Debug, PartialEq)]
 struct Marker(u8);
 
-/// All there is to see of a message: lines of the head, then the body, frame by frame.
+/// All that can be seen of a message: lines of the head, then the body, frame by frame.
 fn transcript(version: Version, headers: &HeaderMap, mut body: Frames) -> Vec<String> {
     let mut lines = vec![format!("{version:?}")];
     for (name, value) in headers.iter().filter(|(name, _)| *name != "authorization") {
@@ -838,7 +838,7 @@ async fn s127_nothing_else_changes() {
     }
 }
 
-// Bounds: these compile, or they do not.
+// Bounds: this either compiles or does not.
 
 fn is_sendable<T: Send>(value: T) -> T {
     value
@@ -887,7 +887,7 @@ async fn s128_bounds() {
         service
     }
 
-    // Bodies that are nothing but a body, an inner that is not `Sync`.
+    // Bodies that are only a `Body`, an inner service that is not `Sync`.
     let not_sync = Mutex::new(0);
     let not_sync = Arc::new(not_sync);
     let inner = service_fn(move |_: Request<Frames>| {
@@ -963,7 +963,7 @@ async fn s129_inner_runs_in_the_callers_span_and_the_fetch_does_not() {
     });
     let client = auth(&source).layer(inner);
 
-    // A caller that goes away while the fetch goes on: its span closes with it.
+    // A caller that leaves while the fetch goes on: its span closes with it.
     let impatient = client.clone().oneshot(get(BUCKET));
     let impatient = impatient.instrument(tracing::info_span!("impatient"));
     tokio::time::timeout(millis(100), impatient)

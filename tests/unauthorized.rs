@@ -67,7 +67,7 @@ async fn s149_an_early_revocation_costs_one_fetch() {
     assert!(inner.tokens()[1..].iter().all(|token| token == "tok-2"));
 }
 
-/// Answers when it is told to, with what the token deserves.
+/// Answers when it is told to, with the status that the token deserves.
 #[derive(Clone)]
 struct Late {
     open: tokio::sync::watch::Receiver<bool>,
@@ -116,7 +116,7 @@ async fn s150_s151_a_storm_of_late_401s_costs_one_fetch() {
             tokio::spawn(async move { client.oneshot(get(BUCKET)).await.unwrap().status() })
         })
         .collect();
-    // Until all of them are on their way.
+    // Wait until all of them are on their way.
     while inner.tokens.lock().unwrap().len() < 10_000 {
         sleep(Duration::from_millis(1)).await;
     }
@@ -144,7 +144,7 @@ async fn s150_s151_a_storm_of_late_401s_costs_one_fetch() {
 
 #[tokio::test(start_paused = true)]
 async fn s149_who_was_rejected_first_is_not_forgotten_for_the_next() {
-    // The first refresh takes its time: meanwhile all that is there is the token that was rejected.
+    // The first refresh is slow: meanwhile there is only the rejected token.
     let source = Script::new(|call| {
         let answer = Answer::token(format!("tok-{}", call.number), 3599);
         answer.after(secs(u64::from(call.number == 2)))
@@ -158,7 +158,7 @@ async fn s149_who_was_rejected_first_is_not_forgotten_for_the_next() {
     // All on their way before the first answer.
     let first = join_all(origins.iter().map(|origin| status(&client, origin))).await;
     assert_eq!(first, [401; 6]);
-    // Each waits for a better one, also those that were not the last to be answered 401.
+    // Each waits for a better one, even those that were not the last to be answered 401.
     let again = join_all(origins.iter().map(|origin| status(&client, origin))).await;
     assert_eq!(again, [200; 6], "{:?}", inner.tokens());
     assert_eq!(source.calls(), 2);
@@ -223,7 +223,7 @@ async fn s152_a_server_that_repeats_the_revoked_token_is_not_stormed() {
             .filter(|at| (secs(60 * n)..secs(60 * (n + 1))).contains(*at))
             .count()
     };
-    // The first minute has the fetch that began it all.
+    // The first minute includes the very first fetch.
     assert!(
         minute(0) <= 13 && (1..5).all(|n| minute(n) <= 12),
         "{:?}",
@@ -246,7 +246,7 @@ async fn s153_one_retry_with_another_token() {
     assert_eq!(response.status(), 200);
     assert_eq!(inner.tokens(), ["tok-1", "tok-2"]);
 
-    // A second 401 is the answer.
+    // A second 401 is passed on.
     let (source, inner) = (Script::tokens(3599), refusing(&["tok-1", "tok-2", "tok-3"]));
     let client = ServiceBuilder::new()
         .retry(RetryUnauthorized::new())
@@ -270,7 +270,7 @@ async fn s153_a_request_of_reqwest_that_cannot_be_cloned_is_sent_once() {
     type Answered = std::convert::Infallible;
     let cloned = Policy::<_, reqwest::Response, Answered>::clone_request(&mut policy, &request);
     assert!(cloned.is_some());
-    // A body that can be sent once only.
+    // A body that can be sent only once.
     let body = http_body_util::Full::new(bytes::Bytes::from("once"));
     *request.body_mut() = Some(reqwest::Body::wrap(body));
     let cloned = Policy::<_, reqwest::Response, Answered>::clone_request(&mut policy, &request);

@@ -1,7 +1,7 @@
 //! s147: what the crate allocated for a token is zero when it is freed.
 //!
-//! The allocator looks at every block that is freed. hyper's read buffer is the one exception that
-//! is documented: it belongs to hyper, which does not clear it.
+//! The allocator checks every block that is freed. hyper's read buffer is the one documented exception:
+//! it belongs to hyper, which does not clear it.
 
 #![allow(
     clippy::unwrap_used,
@@ -28,18 +28,18 @@ use tower_scoped_auth::{
     Audience, ScopedAuthLayer, Scopes, Token, TokenCache, TokenRequest, source,
 };
 
-/// Told apart from everything else by this start; long enough for no coincidence.
+/// Every secret starts with this; it is long enough to rule out coincidences.
 const MARK: &[u8] = b"zq7jx2vn9kp4wm6r";
 
 struct Tap;
 
 static WATCHING: AtomicBool = AtomicBool::new(false);
-/// Sizes of the blocks that were freed with the mark in them.
+/// Sizes of the blocks that were freed with the mark still in them.
 static FOUND: [AtomicUsize; 64] = [const { AtomicUsize::new(0) }; 64];
 static COUNT: AtomicUsize = AtomicUsize::new(0);
 
 #[allow(unsafe_code)]
-// SAFETY: every call is passed on to the system's allocator as it is; a block that is freed is
+// SAFETY: every call is passed on unchanged to the system allocator; a block that is freed is
 // valid for reads of its size until then.
 unsafe impl GlobalAlloc for Tap {
     unsafe fn alloc(&self, layout: Layout) -> *mut u8 {
@@ -56,7 +56,7 @@ unsafe impl GlobalAlloc for Tap {
                 FOUND[place % FOUND.len()].store(layout.size(), Ordering::Relaxed);
             }
         }
-        // SAFETY: the caller's promises are passed on.
+        // SAFETY: the caller's guarantees are passed on.
         unsafe { System.dealloc(pointer, layout) }
     }
 }
@@ -64,13 +64,13 @@ unsafe impl GlobalAlloc for Tap {
 #[global_allocator]
 static TAP: Tap = Tap;
 
-/// One test at a time, preparations included: the tap is the process's.
+/// One test at a time, preparations included: the whole process shares the tap.
 fn alone() -> MutexGuard<'static, ()> {
     static ALONE: Mutex<()> = Mutex::new(());
     ALONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// Sizes of blocks freed with the secret in them while `test` ran.
+/// Sizes of the blocks that were freed with the secret in them while `test` ran.
 fn leaks(test: impl FnOnce()) -> Vec<usize> {
     COUNT.store(0, Ordering::Relaxed);
     WATCHING.store(true, Ordering::SeqCst);
@@ -134,12 +134,12 @@ fn s147_an_answer_of_the_metadata_server_leaves_nothing_of_ours_behind() {
         json(r#""expires_in":0,"token_type":"Bearer""#),
         json(r#""expires_in":3599,"token_type":"MAC""#),
         json(r#""expires_in":3599"#),
-        // Escapes, which a JSON parser has to copy in order to undo.
+        // Escapes, which a JSON parser can only undo in a copy.
         json(r#""expires_in":3599,"token_type":"Bearer""#).replace("8yb", r"8\/b"),
         json(r#""expires_in":3599,"token_type":"Bearer""#).replace("8yb", r"8\u0079b"),
     ];
     let answers = answers.map(|answer| (TokenRequest::access_token(Scopes::default()), answer));
-    // An ID token has the mark in its signature, and in what is decoded of it.
+    // An ID token has the mark in its signature, and in the parts that are decoded.
     let part = |text: &str| BASE64_URL_SAFE_NO_PAD.encode(text);
     let jwt = |claims: &str| {
         let claims = claims.replace("MARK", &secret());
@@ -162,7 +162,7 @@ fn s147_an_answer_of_the_metadata_server_leaves_nothing_of_ours_behind() {
     let id_tokens = id_tokens.map(|token| (TokenRequest::id_token(audience.clone()), token));
     for (wanted, answer) in answers.into_iter().chain(id_tokens) {
         let (sent, bytes) = std::sync::mpsc::channel();
-        // Made, and forgotten, outside of what is watched: the server is not ours.
+        // Made outside what is watched, and leaked: the server is not part of the crate.
         let answer: &'static [u8] = Box::leak(Reply::ok(&answer).into_bytes().into_boxed_slice());
         let mds = FakeMds::start(move |_| {
             sent.send(()).unwrap();

@@ -1,10 +1,11 @@
-//! Threads on logical CPUs of their own, which may be two threads of one core: the row without a layer tells.
+//! Binds threads to logical CPUs of their own. Two of these may share a core: the row without a layer shows
+//! whether they do.
 //!
-//! Threads that wake each other begin on one core, and the system may take some milliseconds to part them:
-//! half of a short measurement, in which each gets half of a core.
+//! Threads that wake each other start on one core, and the system may take some milliseconds to separate them:
+//! that is half of a short measurement, during which each gets half of a core.
 //!
-//! And CPUs that do not halt: to wake a virtual one that did is a call of the hypervisor, some microseconds
-//! of whoever sends to it.
+//! Also keeps CPUs from halting: waking a halted virtual CPU takes a call to the hypervisor, which costs the
+//! thread that sends to it some microseconds.
 
 /// Keeps this thread on the `number`-th of the CPUs that the process may use.
 #[cfg(target_os = "linux")]
@@ -12,7 +13,7 @@ pub(crate) fn stay_on_core(number: usize) {
     use rustix::thread::{CpuSet, sched_getaffinity, sched_setaffinity};
     use std::sync::OnceLock;
 
-    /// Asked for before any thread is bound: one that is hands its bond on to those it starts.
+    /// Read before any thread is bound: a bound thread passes its binding on to those it starts.
     static ALLOWED: OnceLock<Vec<usize>> = OnceLock::new();
 
     let cores = ALLOWED.get_or_init(|| {
@@ -26,13 +27,13 @@ pub(crate) fn stay_on_core(number: usize) {
     sched_setaffinity(None, &own).expect("a core of those allowed");
 }
 
-/// Elsewhere the system decides.
+/// On other systems the scheduler decides.
 #[cfg(not(target_os = "linux"))]
 pub(crate) fn stay_on_core(_number: usize) {}
 
-/// Asks that no CPU halts for as long as the file is open, where the system lets this process ask: root, as a
-/// rule (Documentation/power/pm_qos_interface.rst in Linux' sources). One without a driver for idle CPUs takes
-/// no notice.
+/// Asks that no CPU halts for as long as the file is open, if the system lets this process ask, which usually
+/// takes root (Documentation/power/pm_qos_interface.rst in the Linux sources). A system without a driver for
+/// idle CPUs ignores it.
 #[allow(
     dead_code,
     reason = "not every bench has threads that wait for each other"
@@ -40,7 +41,7 @@ pub(crate) fn stay_on_core(_number: usize) {}
 pub(crate) fn keep_awake() -> Option<std::fs::File> {
     use std::{fs::OpenOptions, io::Write};
 
-    /// In microseconds: nobody may take any time to wake up.
+    /// In microseconds: waking up may take no time at all.
     const LONGEST_WAKE_UP: i32 = 0;
 
     let mut latency = OpenOptions::new()

@@ -1,6 +1,6 @@
 //! What the benches share: the service they call, how samples become figures, where figures go.
 //!
-//! Knows nothing of what is measured.
+//! Knows nothing about what is measured.
 
 #![allow(dead_code, unreachable_pub)]
 

@@ -1,7 +1,7 @@
 //! A table that is printed, and kept in `benches/results/` for the documentation and the chart.
 //!
-//! The file is CSV below lines that begin with `#`: the command, the machine, the versions, the date.
-//! A cell with a comma is quoted; no cell has a quote.
+//! The file begins with lines that start with `#` (the command, the machine, the versions, the date); the
+//! rest is CSV. A cell with a comma is quoted; no cell contains a quote.
 
 use std::{
     fs,
@@ -19,7 +19,7 @@ pub struct Table {
 }
 
 impl Table {
-    /// `name` is the file's; `command` is what a reader has to type to get it again.
+    /// `name` is the file's; `command` is what to type to get it again.
     pub fn new(name: &'static str, command: &str, head: &[&'static str]) -> Self {
         Self {
             name,
@@ -30,7 +30,7 @@ impl Table {
         }
     }
 
-    /// Says something more of the machine.
+    /// Adds a remark about the machine.
     #[allow(dead_code, reason = "most benches have nothing to add")]
     pub fn note(&mut self, what: &str) {
         self.note.push_str(&format!("; {what}"));
@@ -68,7 +68,7 @@ impl Table {
     }
 }
 
-/// `benches/results`, from the crate itself and from the peers' workspace.
+/// `benches/results`, for the crate itself and for the peers' workspace.
 fn folder() -> PathBuf {
     let manifest = Path::new(env!("CARGO_MANIFEST_DIR"));
     if manifest.ends_with("benches/peers") {
@@ -86,7 +86,7 @@ fn quoted(cell: &str) -> String {
     }
 }
 
-/// What the figures were taken on, with what, and when.
+/// What the figures were measured on, with what, and when.
 pub fn machine() -> String {
     let model = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = model

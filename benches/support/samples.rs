@@ -20,13 +20,13 @@ pub fn middle(samples: impl IntoIterator<Item = f64>) -> Middle {
     }
 }
 
-/// Of what each round's sample is over, or by, the other one of the same round: what drifts from
-/// round to round drops out.
+/// Compares each sample, through `by`, with the other one of the same round, so that drift from round
+/// to round cancels out.
 pub fn paired(ours: &[f64], others: &[f64], by: impl Fn(f64, f64) -> f64) -> Middle {
     middle(ours.iter().zip(others).map(|(a, b)| by(*a, *b)))
 }
 
-/// The sample that this share of all samples does not exceed.
+/// The value that this share of all samples does not exceed.
 pub fn quantile(samples: &mut [f64], share: f64) -> f64 {
     samples.sort_by(f64::total_cmp);
     let last = samples.len() - 1;

@@ -1,4 +1,4 @@
-//! A warm request: the service it goes to, the request, and the poll that must be enough.
+//! A warm request: the service it goes to, the request, and the single poll that must be enough.
 
 use std::{
     convert::Infallible,
@@ -44,20 +44,20 @@ pub fn request<B>(body: B) -> Request<B> {
         .expect("valid")
 }
 
-/// From readiness to the response and its drop. A warm request waits for nothing.
+/// Drives a request from readiness to the response and its drop. A warm request waits for nothing.
 #[inline]
 pub fn drive<R, S: Service<R>>(service: &mut S, request: R) {
     let mut context = Context::from_waker(Waker::noop());
     assert!(service.poll_ready(&mut context).is_ready());
     let mut future = pin!(service.call(request));
-    // Dropped where it is: to look at the response would be to move it.
+    // Dropped in place: looking at the response would move it.
     assert!(
         future.as_mut().poll(&mut context).is_ready(),
         "a warm request waits"
     );
 }
 
-/// The same, and the response kept.
+/// The same, but returns the response.
 #[inline]
 pub fn exchange<R, S: Service<R>>(service: &mut S, request: R) -> S::Response {
     let mut context = Context::from_waker(Waker::noop());
@@ -70,7 +70,7 @@ pub fn exchange<R, S: Service<R>>(service: &mut S, request: R) -> S::Response {
     }
 }
 
-/// As long as a real one.
+/// As long as a real token.
 pub fn secret() -> String {
     "x".repeat(1024)
 }
@@ -80,7 +80,7 @@ pub fn scopes(number: usize) -> Scopes {
     Scopes::new([format!("https://www.googleapis.com/auth/bench-{number}")]).expect("valid")
 }
 
-/// With a token for each of the requests.
+/// A cache that holds a token for each of the requests.
 pub fn warm_cache(requests: &[TokenRequest]) -> TokenCache {
     let source = source::from_fn(|_: TokenRequest| async {
         Ok::<_, Infallible>(Token::new(secret(), Duration::from_secs(86_400)))

@@ -1,4 +1,4 @@
-//! A real HTTP server on loopback that looks at the token of each request, as a Google API would.
+//! A real HTTP server on loopback that checks the token of each request, as a Google API would.
 
 #![allow(dead_code)] // each example uses its own part
 

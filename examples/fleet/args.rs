@@ -1,4 +1,4 @@
-//! The command line. Says in one line what is wrong with it.
+//! The command line. An error says in one line what is wrong with it.
 
 use std::{fmt::Display, ops::RangeInclusive, path::PathBuf, str::FromStr, time::Duration};
 

@@ -1,8 +1,8 @@
 //! What a fleet does to its metadata servers: `cargo run --release --example fleet -- --help`.
 //!
 //! Every process is the crate's real `TokenCache` with its real schedule; the metadata servers are
-//! simulated, and so is time: hours pass in seconds. Nothing outside this program is contacted. What
-//! comes out, and how to read it, is in docs/fleet.md.
+//! simulated, and so is time: hours pass in seconds. Nothing outside this program is contacted. The
+//! results, and how to read them, are in docs/fleet.md.
 //!
 //! | file | its job |
 //! | --- | --- |
@@ -66,7 +66,7 @@ fn run(args: &Args) -> Result<(), Box<dyn std::error::Error + Send + Sync>> {
     Ok(())
 }
 
-/// In MiB, where the operating system says so in a file.
+/// In MiB, if the operating system reports it in a file.
 fn peak_memory() -> Option<u64> {
     let status = std::fs::read_to_string("/proc/self/status").ok()?;
     let line = status

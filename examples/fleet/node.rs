@@ -1,7 +1,7 @@
-//! One node's metadata server: one token for all its processes, as the real one has it.
+//! One node's metadata server: one token for all its processes, like the real one.
 //!
-//! It mints a token for an hour, answers it until 300 s of it are left, and goes through the events:
-//! each of its tokens but the last brings one when it nears its end.
+//! It mints a token for an hour, hands it out until 300 s of it are left, and goes through the events:
+//! each of its tokens but the last causes one as it nears its expiry.
 
 use std::time::Duration;
 
@@ -10,15 +10,15 @@ use crate::{
     tally::{Event, Tallies},
 };
 
-/// What GCE says in `expires_in` of a new token, and when it mints the next.
+/// A new token's `expires_in` on GCE, and what is left of it when the next is minted.
 const LIFE: Duration = Duration::from_secs(3599);
 const REMINT_AT: Duration = Duration::from_secs(300);
 
 /// Events around an expiry begin this long before it: just before the crate's own lead.
 pub(crate) const EVENT_BEFORE_EXPIRY: Duration = Duration::from_secs(230);
 
-/// When all processes are started anew, and the end. By then the third token has been replaced,
-/// whatever the draws were.
+/// When all processes are restarted, and when the simulation ends. By then the third token has been
+/// replaced, whatever the draws were.
 pub(crate) const ALL_AGAIN: Duration = Duration::from_secs(11_000);
 pub(crate) const END: Duration = Duration::from_secs(11_400);
 
@@ -29,7 +29,7 @@ pub(crate) struct Node {
     expires: Duration,
     event: Event,
     event_began: Duration,
-    /// The second of the event that is being counted, and what came in it.
+    /// The second of the event that is being counted, and the requests that came in it.
     second: u64,
     in_second: u32,
     tallies: Tallies,
@@ -56,7 +56,7 @@ impl Node {
         }
     }
 
-    /// A request at `now`, counted from the beginning.
+    /// Answers a request at `now`, counted from the beginning.
     pub(crate) fn answer(&mut self, now: Duration) -> Answer {
         self.follow(now);
         self.in_second += 1;
@@ -69,7 +69,7 @@ impl Node {
         answer
     }
 
-    /// A process got a token, and had wanted one for so long.
+    /// A process got a token after wanting one for this long.
     pub(crate) fn served(&mut self, without: Duration) {
         let tally = self.tallies.of_mut(self.event);
         tally.without = tally.without.max(without);
@@ -99,7 +99,7 @@ impl Node {
         }
     }
 
-    /// Moves on to the event and the second that `now` is in.
+    /// Moves on to the event and the second that `now` falls in.
     fn follow(&mut self, now: Duration) {
         let near_expiry = self.minted > 0 && now + EVENT_BEFORE_EXPIRY >= self.expires;
         let event = match self.minted {

@@ -1,4 +1,4 @@
-//! Processes on nodes, in virtual time. Nodes share nothing, so each core takes its part of them.
+//! Processes on nodes, in virtual time. Nodes share nothing, so each core simulates some of them.
 
 use std::{
     fmt, io,
@@ -25,13 +25,13 @@ use crate::{
 /// How the processes' random draws relate to each other.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Jitter {
-    /// As they are: each process has its own.
+    /// As in reality: each process has its own.
     PerProcess,
-    /// All draw the same, which is what a schedule without jitter comes to.
+    /// All draw the same, which amounts to a schedule without jitter.
     Alike,
 }
 
-/// What a real server on the same machine takes to answer from its memory.
+/// How long a real server on the same machine takes to answer from memory.
 const LATENCY: Duration = Duration::from_millis(5);
 
 pub(crate) fn run(args: &Args, jitter: Jitter) -> io::Result<Tallies> {
@@ -55,7 +55,7 @@ pub(crate) fn run(args: &Args, jitter: Jitter) -> io::Result<Tallies> {
     Ok(all)
 }
 
-/// Every `parts`-th node, on a paused runtime of this thread.
+/// Every `parts`-th node, on a paused runtime on this thread.
 fn run_part(args: &Args, jitter: Jitter, part: u32, parts: u32) -> io::Result<Tallies> {
     fastrand::seed(args.seed.wrapping_add(u64::from(part)));
     let runtime = runtime::Builder::new_current_thread()
@@ -108,8 +108,8 @@ struct Process {
     begun: Instant,
 }
 
-/// A process that is never idle, started at the beginning and once more. That it always wants a live
-/// token is all that matters here, and what `keep_fresh` does without sending requests for it.
+/// A process that is never idle, started at the beginning and restarted once. All that matters here is
+/// that it always wants a live token, which `keep_fresh` does without sending requests.
 async fn live(process: Process, world: World) {
     for (from, until) in [(Duration::ZERO, ALL_AGAIN), (ALL_AGAIN, END)] {
         let source = Source {
@@ -119,7 +119,7 @@ async fn live(process: Process, world: World) {
         let builder = TokenCache::builder(source).clock(world.clock.clone());
         let Ok(cache) = builder.build() else { return };
         let wanted = TokenRequest::access_token(Scopes::default());
-        // Ends with the time, not by itself.
+        // Ends when its time is up, not by itself.
         let _ = timeout_at(world.begun + until, cache.keep_fresh(&wanted)).await;
     }
 }

@@ -1,4 +1,4 @@
-//! The table: events down, with and without jitter side by side.
+//! The table: events from top to bottom, each with and without jitter.
 
 use std::fmt::Write;
 
@@ -34,7 +34,7 @@ pub(crate) fn of(args: &Args, with: &Tallies, without: &Tallies) -> String {
     text
 }
 
-/// Requests a second over all nodes, in the minute that had most of them.
+/// Requests a second over all nodes, in the busiest minute.
 fn busiest_minute(tally: &Tally) -> f64 {
     let minutes = tally
         .total

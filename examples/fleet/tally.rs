@@ -1,4 +1,4 @@
-//! What is counted: requests by event and second, and what processes had to do without.
+//! What is counted: requests by event and second, and how long processes had no token.
 
 use std::time::Duration;
 
@@ -32,7 +32,7 @@ impl Event {
     }
 }
 
-/// Seconds of an event that are kept one by one; what comes later is counted in the sums only.
+/// Seconds of an event that are kept one by one; anything later is counted only in the sums.
 pub(crate) const SECONDS: usize = 900;
 
 /// One event, over all nodes.
@@ -41,9 +41,9 @@ pub(crate) struct Tally {
     pub(crate) requests: u64,
     /// Not answered, or answered 429.
     pub(crate) refused: u64,
-    /// Of one node in one second.
+    /// The most requests on one node in one second.
     pub(crate) peak: u32,
-    /// The longest that a process which wanted a token had none.
+    /// The longest time that a process wanted a token and had none.
     pub(crate) without: Duration,
     /// By second since the event began: on the busiest node, and over all nodes.
     pub(crate) busiest: Vec<u32>,
@@ -93,7 +93,7 @@ impl Tallies {
 }
 
 impl Tally {
-    /// One node had so many requests in this second of the event.
+    /// One node had this many requests in this second of the event.
     pub(crate) fn second(&mut self, second: usize, requests: u32) {
         self.peak = self.peak.max(requests);
         if let Some(busiest) = self.busiest.get_mut(second) {

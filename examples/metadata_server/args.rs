@@ -1,4 +1,4 @@
-//! The command line. Says in one line what is wrong with it.
+//! The command line. An error says in one line what is wrong with it.
 
 use std::{
     fmt::Display,
@@ -49,7 +49,7 @@ pub(crate) struct Args {
     pub(crate) expose: bool,
 }
 
-/// What the emulated machine says of itself, where it is told.
+/// What the emulated machine says about itself, as far as the arguments tell it.
 #[derive(Default)]
 pub(crate) struct Facts {
     pub(crate) project: Option<String>,

@@ -1,4 +1,4 @@
-//! What gcloud knows: whether there is a token to be had, which project, which account.
+//! What gcloud knows: whether it can get a token, which project, which account.
 
 use std::{
     error::Error,
@@ -16,7 +16,7 @@ pub(crate) fn source(impersonate: Option<&str>) -> Result<GcloudCli, ConfigError
     }
 }
 
-/// One token, so that a gcloud which is missing or not logged in is heard of now.
+/// Fetches one token, so that a gcloud that is missing or not logged in is noticed now.
 pub(crate) async fn try_out(source: &GcloudCli) -> Result<(), String> {
     let request = TokenRequest::access_token(Scopes::default());
     match source.fetch(request).await {
@@ -31,7 +31,7 @@ fn on_one_line(error: &dyn Error) -> String {
     texts.join(": ").replace(['\n', '\r'], " ")
 }
 
-/// A setting of gcloud's, such as `project`.
+/// One of gcloud's settings, such as `project`.
 pub(crate) fn value(name: &str) -> Option<String> {
     let mut gcloud = Command::new(if cfg!(windows) {
         "gcloud.cmd"

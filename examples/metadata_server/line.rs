@@ -2,7 +2,7 @@
 
 use tower_scoped_auth::emulator::RecordedRequest;
 
-/// The parameters that the metadata server knows. What another one holds is not shown: it is not meant
+/// The parameters that the metadata server knows. The value of any other is not shown: it is not meant
 /// for this server, and may be a secret.
 const KNOWN: [&str; 9] = [
     "alt",

@@ -8,8 +8,8 @@
 //! | file | its job |
 //! | --- | --- |
 //! | `args.rs` | the command line |
-//! | `gcloud.rs` | what gcloud knows: is there a token, which project, which account |
-//! | `line.rs` | one request as one line, without what could be a secret |
+//! | `gcloud.rs` | what gcloud knows: whether it can get a token, which project, which account |
+//! | `line.rs` | one request as one line, without anything that could be secret |
 
 mod args;
 mod gcloud;
@@ -27,7 +27,7 @@ use tower_scoped_auth::{TokenCache, emulator::Emulator};
 
 type Failure = Box<dyn Error + Send + Sync>;
 
-/// What is wrong with the arguments, or with the machine, can be put right by whoever started this.
+/// The exit code if the arguments or the machine have a fault that whoever started this can fix.
 const WRONG: u8 = 2;
 
 fn main() -> ExitCode {
@@ -73,7 +73,7 @@ fn serve(args: Args) -> Result<(), Failure> {
             .email
             .or(args.impersonate)
             .or_else(|| gcloud::value("account"));
-        // Client libraries give up after a few seconds, and ask again.
+        // Client libraries give up after a few seconds, and retry.
         let cache = TokenCache::builder(source)
             .max_wait(Duration::from_secs(10))
             .build()?;
@@ -106,7 +106,7 @@ fn serve(args: Args) -> Result<(), Failure> {
             io::ErrorKind::InvalidInput => error.to_string(),
             _ => format!("cannot listen on {}: {error}", args.addr),
         })?;
-    // Before it is said that the server is there: whoever reads that may stop it at once.
+    // Before announcing the server: whoever reads the announcement may stop it at once.
     let stopped = {
         let _entered = runtime.enter();
         told_to_stop()?
@@ -119,7 +119,7 @@ fn serve(args: Args) -> Result<(), Failure> {
         "metadata server on {} with {tokens}; Ctrl-C stops it",
         server.endpoint()
     ));
-    // Python's library looks for a server at the second, and then asks the first.
+    // Python's library looks for a server at the second variable, and then asks the first.
     let host = server.host();
     say(&format!(
         "export GCE_METADATA_HOST={host} GCE_METADATA_IP={host}"
@@ -128,12 +128,12 @@ fn serve(args: Args) -> Result<(), Failure> {
     Ok(())
 }
 
-/// To a pipe that nobody reads any more, too.
+/// A pipe that nobody reads any more is no error.
 fn say(line: &str) {
     let _ = writeln!(io::stdout().lock(), "{line}");
 }
 
-/// Listens from this call on; the future ends when the program is told to stop. In a runtime.
+/// Listens from this call on; the future ends when the program is told to stop. Call it in a runtime.
 fn told_to_stop() -> io::Result<impl Future<Output = ()>> {
     #[cfg(unix)]
     {

@@ -1,4 +1,4 @@
-//! A pattern and a URI: the matcher agrees with one that is slow and obviously right.
+//! A pattern and a URI: the matcher agrees with one that is slow and obviously correct.
 
 #![no_main]
 
@@ -17,7 +17,7 @@ use tower_scoped_auth::{
     Destinations, ScopedAuthLayer, Scopes, Token, TokenCache, TokenRequest, source,
 };
 
-/// With a token that outlives the run.
+/// Holds a token that outlives the run.
 static CACHE: LazyLock<TokenCache> = LazyLock::new(|| {
     let cache = TokenCache::new(source::from_fn(|_: TokenRequest| async {
         Ok::<_, Infallible>(Token::new("t", Duration::from_secs(10_000_000)))
@@ -42,7 +42,7 @@ fn stamped(destinations: Destinations, uri: Uri) -> bool {
     }
 }
 
-/// What the documentation says, word by word. `None` where it refuses whatever the pattern.
+/// What the documentation says, word for word. `None` where it refuses whatever the pattern is.
 fn origin(scheme: &str, authority: &str) -> Option<(String, Vec<String>, u16)> {
     let scheme = scheme.to_ascii_lowercase();
     let default = match scheme.as_str() {
@@ -88,7 +88,7 @@ fuzz_target!(|input: (&str, &str)| {
         return;
     };
     if pattern.contains('[') {
-        // Addresses in brackets have many spellings; that nothing panics is what is checked.
+        // Addresses in brackets have many spellings, so this only checks that nothing panics.
         stamped(destinations, uri);
         return;
     }

@@ -1,8 +1,8 @@
-//! Whatever answers a request for an ID token, through the real client over a real socket: a JWT that
-//! is the answer but for the end of its line, or an error; never a panic.
+//! Any response to a request for an ID token, through the real client over a real socket: the result is a
+//! JWT that equals the response except for the end of its line, or an error; never a panic.
 //!
-//! By the first byte: a whole answer, head included; a body; claims of a JWT that is well-formed
-//! otherwise.
+//! The first byte selects what the rest is: a whole response, head included; a body; or the claims of an
+//! otherwise well-formed JWT.
 
 #![no_main]
 

@@ -1,5 +1,5 @@
-//! Whatever bytes answer, head and body, through the real client over a real socket: a token that
-//! can stand in a header, or an error; never a panic.
+//! Any bytes as a response, head and body, through the real client over a real socket: the result is a
+//! token that is valid in a header, or an error; never a panic.
 
 #![no_main]
 

@@ -1,4 +1,4 @@
-//! Scopes, audiences, accounts and endpoints from anybody: accepted as they are, or an error of one line.
+//! Any scopes, audiences, accounts and endpoints: accepted unchanged, or an error of one line.
 
 #![no_main]
 

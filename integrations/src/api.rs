@@ -1,4 +1,4 @@
-//! An HTTP API on loopback that wants exactly one valid token with every request, or answers 401.
+//! An HTTP API on loopback that requires exactly one valid token with every request, or answers 401.
 
 use std::{io, sync::Arc};
 
@@ -18,10 +18,10 @@ pub async fn serve(mds: &Arc<Emulator>, app: Router) -> io::Result<String> {
     open(app.layer(guard)).await
 }
 
-/// Serves `app` as it is.
+/// Serves `app` without the guard.
 pub async fn open(app: Router) -> io::Result<String> {
-    // Clients with TLS built in want a provider of it, also where they speak plain http. Installed
-    // once; later calls are told so, and change nothing.
+    // Clients with TLS built in need a crypto provider even for plain http. The first call installs
+    // one; later calls return an error, and change nothing.
     let _ = rustls::crypto::ring::default_provider().install_default();
     let listener = TcpListener::bind("127.0.0.1:0").await?;
     let origin = format!("http://{}", listener.local_addr()?);
@@ -29,7 +29,7 @@ pub async fn open(app: Router) -> io::Result<String> {
     Ok(origin)
 }
 
-/// The one token of a request, if that is what it carries.
+/// The request's token, if it carries exactly one.
 pub fn bearer(headers: &HeaderMap) -> Option<&str> {
     let mut values = headers.get_all(AUTHORIZATION).iter();
     match (values.next(), values.next()) {

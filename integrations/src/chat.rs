@@ -1,4 +1,4 @@
-//! A gRPC service with a method of each shape, and a server of it that wants a valid token.
+//! A gRPC service with a method of each call type, and its server, which requires a valid token.
 
 use std::{io, pin::Pin, sync::Arc};
 
@@ -42,14 +42,14 @@ impl Chat for Echo {
 
     type ListenStream = Lines;
 
-    /// Each word on a line of its own.
+    /// Each word as a line of its own.
     async fn listen(&self, request: Request<Line>) -> Result<Response<Lines>, Status> {
         let text = request.into_inner().text;
         let words: Vec<_> = text.split(' ').map(|word| Ok(Line::new(word))).collect();
         Ok(Response::new(Box::pin(stream::iter(words))))
     }
 
-    /// All lines in one.
+    /// All lines joined into one.
     async fn dictate(&self, request: Request<Streaming<Line>>) -> Result<Response<Line>, Status> {
         let mut lines = request.into_inner();
         let mut text = String::new();
@@ -70,7 +70,7 @@ impl Chat for Echo {
     }
 }
 
-/// Serves until the runtime ends; returns the origin. A call without a valid token is status 16.
+/// Serves until the runtime ends; returns the origin. A call without a valid token gets status 16.
 pub async fn serve(mds: &Arc<Emulator>) -> io::Result<String> {
     let mds = Arc::clone(mds);
     let listener = TcpListener::bind("127.0.0.1:0").await?;

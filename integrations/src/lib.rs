@@ -1,4 +1,4 @@
-//! Fixtures: an API on loopback that looks at tokens as Google's do, and a gRPC service.
+//! Fixtures: an API on loopback that checks tokens as Google's do, and a gRPC service.
 
 pub mod api;
 pub mod chat;

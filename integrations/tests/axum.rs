@@ -1,4 +1,4 @@
-//! axum as the caller's server: handlers that call an API with the stamped client from their state.
+//! axum as the caller's server: its handlers call an API with the stamped client in their state.
 
 use std::sync::Arc;
 
@@ -33,7 +33,7 @@ struct App {
     tokens: TokenCache,
 }
 
-/// Fetches from the API. A token that cannot be had is the gateway's trouble, not the caller's.
+/// Fetches from the API. Failing to get a token is the gateway's fault, not the caller's.
 async fn bucket(State(app): State<App>) -> Result<Response, (StatusCode, String)> {
     let gone = |error: BoxError| match error.downcast_ref::<AuthError>() {
         Some(auth) if auth.is_transient() => (StatusCode::SERVICE_UNAVAILABLE, auth.to_string()),
@@ -44,7 +44,7 @@ async fn bucket(State(app): State<App>) -> Result<Response, (StatusCode, String)
         .map_err(|error: http::uri::InvalidUri| gone(error.into()))?;
     let mut request = Request::new(Body::empty());
     *request.uri_mut() = uri;
-    // A clone per request: cheap, and each has a readiness of its own.
+    // A clone per request: cheap, and each has its own readiness.
     let response = app.upstream.clone().oneshot(request).await.map_err(gone)?;
     Ok(response.into_response())
 }
@@ -114,7 +114,7 @@ async fn a_401_from_the_api_costs_one_request() -> Result<(), BoxError> {
     let Stage { mds, front } = stage().await?;
     assert_eq!(ask(front.clone()).await?.0, 200);
     mds.expire_now();
-    // As it was answered; the next one waits for another token.
+    // The 401 is passed on; the next request waits for another token.
     assert_eq!(ask(front.clone()).await?.0, 401);
     assert_eq!(ask(front).await?, (200, "objects".to_owned()));
     Ok(())

@@ -1,4 +1,4 @@
-//! kube: the layer in its client's stack, against a small API server. For clusters that take Google's
+//! kube: the layer in its client's stack, against a small API server. For clusters that accept Google's
 //! tokens, as GKE's do.
 
 use std::sync::Arc;
@@ -31,7 +31,7 @@ fn pod(name: &str) -> Value {
     })
 }
 
-/// Lists, gets, and watches, as far as this test goes.
+/// Serves list, get and watch, as far as this test needs them.
 fn cluster() -> Router {
     let pods = |Query(query): Query<Vec<(String, String)>>| async move {
         if query
@@ -85,7 +85,7 @@ async fn stage() -> Result<Stage, BoxError> {
     })
 }
 
-/// List, get, watch, an error of the API's, and a token that was refused.
+/// List, get, watch, an error from the API, and a token that was refused.
 async fn use_it(client: Client, mds: &Emulator) -> Result<(), BoxError> {
     let pods: Api<Pod> = Api::default_namespaced(client);
     let names: Vec<_> = pods
@@ -109,7 +109,7 @@ async fn use_it(client: Client, mds: &Emulator) -> Result<(), BoxError> {
     ));
     assert_eq!(mds.token_requests(), 1);
 
-    // kube's body cannot be cloned, so nothing repeats the request: the next one has a new token.
+    // kube's body cannot be cloned, so nothing retries the request: the next one has a new token.
     mds.expire_now();
     assert!(pods.get("a").await.is_err());
     assert_eq!(pods.get("a").await?.name_any(), "a");

@@ -28,9 +28,9 @@ use tower_scoped_auth::{
 };
 use tower_scoped_auth_integrations::api;
 
-/// A [`TokenCache`] as credentials. object_store asks before each try of a request.
+/// A [`TokenCache`] as credentials. object_store asks before each attempt of a request.
 ///
-/// `GcpCredential` holds the secret as plain text, and object_store's requests are not judged by
+/// `GcpCredential` holds the secret as plain text, and object_store's requests are not checked by
 /// [`Destinations`]: they go to the base address it was built with.
 #[derive(Debug)]
 struct Credentials {
@@ -53,8 +53,8 @@ impl CredentialProvider for Credentials {
     }
 }
 
-/// The layer around the HTTP client that object_store would use: destinations are judged, the secret
-/// stays in the layer's hands, and a 401 is noticed.
+/// The layer around the HTTP client that object_store would use: destinations are checked, the secret
+/// stays in the layer, and a 401 is noticed.
 #[derive(Debug)]
 struct Stamping(ScopedAuthLayer);
 
@@ -96,7 +96,7 @@ impl HttpService for Stamped {
 
 type Objects = Arc<Mutex<BTreeMap<String, Bytes>>>;
 
-/// Puts and gets, as far as this test goes.
+/// Serves put and get, as far as this test needs them.
 fn storage() -> Router {
     let put = |State(objects): State<Objects>, Path(path): Path<String>, body: Bytes| async move {
         objects.lock().unwrap().insert(path, body);
@@ -161,7 +161,7 @@ async fn tokens_as_credentials() -> Result<(), BoxError> {
     put_and_get(&store).await?;
     assert_eq!(mds.token_requests(), 1);
 
-    // A 401 is object_store's to see: it fails, until the application says so to the cache.
+    // Only object_store sees a 401: requests fail until the application tells the cache.
     let token = cache.token(&request).await?;
     mds.expire_now();
     let error = put_and_get(&store).await.unwrap_err();
@@ -180,7 +180,7 @@ async fn the_layer_underneath() -> Result<(), BoxError> {
     let auth = ScopedAuthLayer::from_cache(cache)
         .replace_authorization()
         .destinations(Destinations::only([&origin])?);
-    // `with_skip_signature` does not cover writes (0.14), so there is something to be replaced.
+    // `with_skip_signature` does not cover writes (0.14), so there is a credential for the layer to replace.
     let placeholder = GcpCredential {
         bearer: "replaced-by-the-layer".to_owned(),
     };

@@ -106,7 +106,7 @@ async fn around_the_client_with_its_middlewares() -> std::result::Result<(), Box
     }
     assert_eq!((sent.load(Ordering::Relaxed), mds.token_requests()), (3, 1));
 
-    // The retry is inside, so it carries the token that was refused: the wrong way round.
+    // The retry is inside the layer, so it carries the token that was refused: the wrong order.
     mds.expire_now();
     let request = Request::new(reqwest::Method::GET, url.parse()?);
     let response = client.oneshot(request).await?;
@@ -132,7 +132,7 @@ async fn as_a_middleware_inside_one_that_retries() -> std::result::Result<(), Bo
     }
     assert_eq!((sent.load(Ordering::Relaxed), mds.token_requests()), (3, 1));
 
-    // Each try is stamped anew.
+    // Each attempt is stamped anew.
     mds.expire_now();
     let response = client.get(&url).send().await?;
     assert_eq!(
@@ -140,7 +140,7 @@ async fn as_a_middleware_inside_one_that_retries() -> std::result::Result<(), Bo
         (200, 5)
     );
 
-    // What the layer refuses comes out as its own error.
+    // A request that the layer refuses fails with the layer's own error.
     let error = client.get("http://example.com/").send().await.unwrap_err();
     let Error::Middleware(error) = error else {
         panic!("sent: {error}");

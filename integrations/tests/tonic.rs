@@ -1,4 +1,4 @@
-//! tonic: all four shapes of a call through the layer, over a real channel.
+//! tonic: all four call types through the layer, over a real channel.
 
 use std::{sync::Arc, time::Duration};
 
@@ -50,8 +50,8 @@ async fn every_shape_of_call_carries_the_token() -> Result<(), BoxError> {
     let letters = tokio_stream::iter(["a", "b", "c"].map(Line::new));
     assert_eq!(client.dictate(letters).await?.into_inner().text, "abc");
 
-    // One at a time: the second line is said when the first has been answered, so nothing on the
-    // way waits for the stream's end.
+    // One at a time: the second line is sent when the first has been answered, so nothing on the way
+    // waits for the end of the stream.
     let (lines, answers) = mpsc::channel(1);
     let mut talk = client
         .talk(ReceiverStream::new(answers))
@@ -73,7 +73,7 @@ async fn a_stream_that_waits_for_its_token_loses_nothing() -> Result<(), BoxErro
     let Stage {
         mds, mut client, ..
     } = stage().await?;
-    // The first attempt fails; the call waits for the second, with its stream in hand.
+    // The first attempt fails; the call keeps its stream, and waits for the second.
     mds.fault(Fault::status(503));
 
     let (lines, stream) = mpsc::channel(8);
@@ -103,7 +103,7 @@ async fn an_open_stream_outlives_its_token_and_status_16_is_the_callers() -> Res
     lines.send(Line::new("still here")).await?;
     assert_eq!(talk.message().await?, Some(Line::new("STILL HERE")));
 
-    // A gRPC status is not a 401: the layer does not see it, whoever does says so to the cache.
+    // A gRPC status is not a 401: the layer does not see it. Whoever does must tell the cache.
     for _ in 0..2 {
         let status = client.say(Line::new("hello")).await.unwrap_err();
         assert_eq!(status.code(), Code::Unauthenticated);

@@ -1,9 +1,9 @@
 //! `Flight`: one attempt, as a task.
 //!
-//! It stands in line for one of the cache's turns, then runs on the runtime of whoever began it: calls the
-//! source once under a time limit, and reports. It holds the supply weakly, so that dropping the last handle
-//! ends it. If its runtime drops it instead, or runs it too late, it tells the slot, and a waiter flies in
-//! its place.
+//! It is queued for one of the cache's turns, then runs on the runtime of whoever began it: calls the source
+//! once under a time limit, and reports. It holds the supply weakly, so that dropping the last handle ends
+//! it. If its runtime drops it instead, or runs it too late, it tells the slot, and a waiter begins another
+//! flight.
 
 use std::{
     cell::Cell,
@@ -28,7 +28,7 @@ pub(super) struct Flight {
     id: u64,
     supply: Weak<Supply>,
     fetcher: Arc<Fetcher>,
-    /// Nothing is to be reported any more.
+    /// Nothing is left to report.
     landed: bool,
 }
 
@@ -43,13 +43,13 @@ impl Queued {
     }
 }
 
-/// Whoever is next in line takes off, as long as there are turns.
+/// Starts queued flights in order, as long as there are turns.
 ///
-/// To be called whenever a turn was given back, and whenever somebody looks: a turn that was not given
-/// back in time is noticed then.
+/// Call it whenever a turn was given back, and whenever somebody looks: that is when a turn that was not
+/// given back in time is noticed.
 pub(super) fn serve_line(fetcher: &Arc<Fetcher>, now: Moment) {
-    // A runtime that has gone drops a task where it is spawned, which would serve those behind it in turn,
-    // each one deeper.
+    // A runtime that has shut down drops a task as it is spawned. Its destructor would serve the next in the
+    // queue, and so on, one level of recursion deeper each time.
     let Some(_serving) = Serving::begin(fetcher) else {
         return;
     };
@@ -63,7 +63,7 @@ pub(super) fn serve_line(fetcher: &Arc<Fetcher>, now: Moment) {
         let Some(supply) = supply.upgrade() else {
             continue;
         };
-        // Otherwise another one flies in its place.
+        // Otherwise another flight has taken its place.
         if supply.slot().clear(id, now, Some(turn)) {
             let flight = Flight {
                 id,
@@ -71,7 +71,7 @@ pub(super) fn serve_line(fetcher: &Arc<Fetcher>, now: Moment) {
                 fetcher: Arc::clone(fetcher),
                 landed: false,
             };
-            // `spawn` does not carry the caller's span along: the fetch is nobody's in particular.
+            // `spawn` does not carry the caller's span along: the fetch belongs to no request in particular.
             let task = runtime.spawn(flight.fly(supply.request().clone()));
             supply.slot().attach(id, task.abort_handle());
         }
@@ -79,21 +79,21 @@ pub(super) fn serve_line(fetcher: &Arc<Fetcher>, now: Moment) {
 }
 
 thread_local! {
-    /// Whose line this thread serves: the address of a fetcher, which is not looked at; 0 for nobody's.
+    /// The fetcher whose queue this thread is serving, as an address that is never dereferenced; 0 for none.
     static SERVED: Cell<usize> = const { Cell::new(0) };
 }
 
-/// This thread serves a line.
+/// While this exists, its thread is serving a queue.
 struct Serving {
     before: usize,
 }
 
 impl Serving {
-    /// `None` if it serves this one already.
+    /// `None` if this thread is already serving this fetcher's queue.
     fn begin(fetcher: &Arc<Fetcher>) -> Option<Self> {
         let this = Arc::as_ptr(fetcher).addr();
         let before = SERVED.replace(this);
-        // Not `then_some`, which would make one to drop it.
+        // Not `then_some`, which would always construct one, and drop it.
         (before != this).then(|| Self { before })
     }
 }
@@ -114,16 +114,16 @@ impl Flight {
             .map(|supply| supply.slot().depart(self.id, sent));
         match departed {
             Some(Ok(())) => {}
-            // The runtime had better things to do for too long.
+            // The runtime did not get to it in time.
             Some(Err(Missed::Turn)) => return,
-            // Nobody wants it any more, or another one flies in its place.
+            // Nobody wants the token any more, or another flight has taken its place.
             Some(Err(Missed::Flight)) | None => {
                 self.landed = true;
                 return;
             }
         }
         let result = fetcher.attempt(request).await;
-        // By a clock with a finer grain than ours: it is for people only.
+        // By a clock with a finer resolution than ours: this is only for people to read.
         let (now, took) = (fetcher.clock.now(), begun.elapsed());
         self.landed = true;
         let Some(supply) = self.supply.upgrade() else {
@@ -150,7 +150,7 @@ impl Drop for Flight {
         supply.slot().abandon(self.id, now, fastrand::f64());
         serve_line(&self.fetcher, now);
         supply.note_landing();
-        // It may be a panic that drops this: a second one, of a subscriber, would end the process.
+        // A panic may be dropping this: a second one, in a subscriber, would abort the process.
         let _ = catch_unwind(AssertUnwindSafe(|| events::abandoned(&supply)));
     }
 }

@@ -1,7 +1,7 @@
 //! One token request's slot, together with what fills it: the source, the clock, the runtime.
 //!
-//! This is where a decision of the slot becomes a task, and where a request's readings of the clock and of
-//! the runtime come from.
+//! This is where the slot's decision becomes a task, and where a request reads the clock and looks up its
+//! runtime.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -30,17 +30,17 @@ use super::{
 };
 use crate::asker::Asker;
 
-/// What every request reads stands first, on one line: with many token requests in use, each cache line of
-/// each of them is one to be fetched.
+/// What every request reads comes first, in one cache line: with many token requests in use, each further
+/// line of each of them is one more to load.
 #[repr(C, align(64))]
 pub(crate) struct Supply {
     fetcher: Arc<Fetcher>,
-    /// When it was asked for last, in monotonic nanoseconds; kept by the cache.
+    /// When it was last asked for, in monotonic nanoseconds; maintained by the cache.
     pub(crate) used: AtomicI64,
     slot: Slot,
     request: TokenRequest,
     meter: TokenMeter,
-    /// Told when an attempt has come to its end, for those who keep the token fresh.
+    /// Notified when an attempt has ended, for those who keep the token fresh.
     landed: Arc<Notify>,
 }
 
@@ -100,15 +100,15 @@ impl Supply {
         done
     }
 
-    /// Time left of the token in service, which is told to the metrics.
+    /// The time that the current token has left, which is also reported to the metrics.
     pub(crate) fn report_left(&self, now: Moment) -> Option<Duration> {
         let left = self.slot.glance().left(now);
         self.meter.left(left, now.to_system_time());
         left
     }
 
-    /// Marks the supply as asked for. Written at most once a second, or the line it sits on would
-    /// travel between the cores with every request.
+    /// Marks the supply as asked for. Written at most once a second, or its cache line would travel
+    /// between the cores with every request.
     pub(crate) fn touch(&self, now: i64) {
         const GRAIN: i64 = 1_000_000_000;
         if now.saturating_sub(self.used.load(Ordering::Relaxed)) > GRAIN {
@@ -116,14 +116,14 @@ impl Supply {
         }
     }
 
-    /// An imprint of the stamp of a token about which there is nothing to decide.
-    // Not left to the compiler: as a call it is 17 instructions more (`benches/instructions`).
+    /// An imprint of the stamp of a token that needs no decision.
+    // Always inlined: as a call it takes 17 more instructions (`benches/instructions`).
     #[inline(always)]
     pub(crate) fn warm(&self, memo: &mut Memo) -> Option<Imprint> {
         self.slot.warm(memo, self.now())
     }
 
-    /// An imprint of a stamp that can be used at once. Sees to a refresh if one is due.
+    /// An imprint of a stamp that can be used at once. Begins a refresh if one is due.
     pub(crate) fn stamp(self: &Arc<Self>, now: Moment, asker: Option<Asker>) -> Option<Imprint> {
         match self.slot.peek(now) {
             Some(imprint) => Some(imprint),
@@ -142,7 +142,7 @@ impl Supply {
         Some(imprint)
     }
 
-    /// One look of a request that may have to wait; launches what the slot decided.
+    /// One look by a request that may have to wait; launches what the slot decided.
     pub(crate) fn look(
         self: &Arc<Self>,
         ask: &mut Ask,
@@ -170,7 +170,8 @@ impl Supply {
         let pause = self.slot.next_due(now).saturating_sub(now.mono);
         let pause = Duration::from_nanos(pause.max(0).unsigned_abs());
         match allowance {
-            // Due, and not begun. Not all at the same moment: those that find no room would be as many again.
+            // Due, but it could not begin. Come back at a random time: if all came back at once, as many would
+            // find no room again.
             Allowance::Needed | Allowance::Queued if pause.is_zero() => {
                 COME_BACK.mul_f64(0.5 + fastrand::f64() / 2.0)
             }
@@ -178,8 +179,8 @@ impl Supply {
         }
     }
 
-    /// What may begin now. Those in line come first: a turn that was not given back is noticed here, and
-    /// whoever notices is not to take it for itself.
+    /// What may begin now. Those already queued come first: a turn that was not given back is noticed here,
+    /// and whoever notices must not take it for itself.
     fn allowance(&self, has_runtime: bool, now: Moment) -> Allowance {
         serve_line(&self.fetcher, now);
         self.fetcher.allowance(has_runtime, now)

@@ -1,7 +1,7 @@
-//! `Turns`: how many fetches run at once, over all slots of a cache, and who is next in line.
+//! `Turns`: how many fetches run at once, over all slots of a cache, and which queued one is next.
 //!
-//! Knows numbers and times; does not know what is done with a turn, and starts nothing. Whoever stands in
-//! line is data, not a task: a task in a runtime that does not run would take its turn and never know.
+//! Knows numbers and times; does not know what a turn is used for, and starts nothing. What is queued is
+//! data, not a task: a task on a runtime that is not running would be given a turn and never know.
 
 use std::{
     collections::VecDeque,
@@ -11,20 +11,20 @@ use std::{
 /// Fetches that may run at once.
 pub(crate) const MOST: usize = 16;
 
-/// The turns there are, and the line for them, first come, first served.
+/// The turns, and the queue for them: first come, first served.
 pub(crate) struct Turns<T> {
     taken: Arc<Mutex<Taken>>,
     line: Mutex<VecDeque<T>>,
 }
 
-/// At most [`MOST`], each with the time (monotonic nanoseconds) from which on it may be taken away.
+/// At most [`MOST`] turns, each with the time (monotonic nanoseconds) from which it may be taken away.
 #[derive(Debug, Default)]
 struct Taken {
     turns: Vec<(u64, i64)>,
     next: u64,
 }
 
-/// Given back when it is dropped, unless it was taken away before.
+/// Given back when it is dropped, unless it has been taken away.
 #[derive(Debug)]
 pub(crate) struct Turn {
     id: u64,
@@ -39,17 +39,17 @@ impl<T> Turns<T> {
         }
     }
 
-    /// There is none to be had now.
+    /// True if no turn is free now.
     pub(crate) fn are_taken(&self, now: i64) -> bool {
         lock(&self.taken).are_all(now)
     }
 
-    /// Stands in line.
+    /// Adds `who` to the end of the queue.
     pub(crate) fn enter(&self, who: T) {
         lock(&self.line).push_back(who);
     }
 
-    /// The first in line and its turn, which may be taken away from `until` on.
+    /// The first in the queue and its turn, which may be taken away from `until` on.
     pub(crate) fn next(&self, now: i64, until: i64) -> Option<(T, Turn)> {
         let mut line = lock(&self.line);
         if line.is_empty() {
@@ -81,7 +81,8 @@ impl Taken {
 }
 
 impl Turn {
-    /// It is not taken away before `until`. False if it was already, and somebody else has it.
+    /// Keeps the turn from being taken away before `until`. False if it already was, and others have all of
+    /// the turns.
     pub(crate) fn extend(&self, until: i64) -> bool {
         let turns = &mut lock(&self.taken).turns;
         turns.retain(|(id, _)| *id != self.id);
@@ -147,7 +148,7 @@ mod tests {
         let others: Vec<_> = (3..MOST).map(|_| turns.next(10, 30).unwrap()).collect();
         assert!(turns.are_taken(10), "no more than there are");
         assert!(!held[1].extend(25), "others have them all");
-        // What is given back too late is nobody's.
+        // Giving back a turn that was taken away frees nothing.
         drop(held.remove(1));
         assert!(turns.are_taken(10));
         assert_eq!(others.len(), MOST - 3);

@@ -1,5 +1,5 @@
-//! A test in a process of its own: the test binary once more, for that one test, which takes the
-//! other branch of its function there.
+//! A test in a process of its own: runs the test binary again, for that one test, which then takes the
+//! other branch of its function.
 //!
 //! Knows processes. Does not know what a test says to its child, or hears from it.
 
@@ -11,20 +11,20 @@ use std::{
     time::{Duration, Instant},
 };
 
-/// Set in a process that was started by a test; its value is what that test says to it.
+/// Set in a process that a test started; its value is what that test says to it.
 pub const CHILD: &str = "TOWER_SCOPED_AUTH_TEST_CHILD";
 
-/// What the parent says, in a child.
+/// In a child: what the parent says.
 pub fn told() -> Option<String> {
     env::var(CHILD).ok()
 }
 
-/// What starts this test (by its name in full) in a process of its own, and says `tell` to it.
+/// A command that runs this test (by its full name) in a process of its own, and says `tell` to it.
 pub fn rerun(test: &str, tell: &str) -> Command {
     rerun_under(env::current_exe().unwrap(), &[], test, tell)
 }
 
-/// The same, by way of another program that runs what its last arguments say.
+/// The same, through another program that runs the command in its last arguments.
 pub fn rerun_under(
     program: impl AsRef<OsStr>,
     arguments: &[&OsStr],
@@ -43,7 +43,7 @@ pub fn rerun_under(
     command
 }
 
-/// Waits for its end, which comes in time and in good order.
+/// Waits for the child to end, which it must do in time and successfully.
 pub fn end(mut child: Child, limit: Duration) -> Output {
     let begun = Instant::now();
     while child.try_wait().unwrap().is_none() {

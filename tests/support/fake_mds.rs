@@ -1,6 +1,6 @@
 //! A metadata server on a real socket that sends exactly the bytes a test says.
 //!
-//! Threads and blocking sockets, so that it lives whatever becomes of the runtimes under test.
+//! Uses threads and blocking sockets, so that it keeps running whatever happens to the runtimes under test.
 
 use std::{
     io::{Read, Write},
@@ -15,7 +15,7 @@ use std::{
 
 use tower_scoped_auth::MetadataServer;
 
-/// What becomes of one connection.
+/// What happens to one connection.
 #[derive(Clone)]
 pub enum Reply {
     /// These bytes, then FIN.
@@ -24,23 +24,23 @@ pub enum Reply {
     Static(&'static [u8]),
     /// Wait, then this.
     After(Duration, Box<Reply>),
-    /// Nothing, until the client goes away.
+    /// Nothing, until the client disconnects.
     Hang,
-    /// These bytes, then nothing, until the client goes away.
+    /// These bytes, then nothing, until the client disconnects.
     Stall(Vec<u8>),
     /// RST, after these bytes.
     Reset(Vec<u8>),
-    /// These bytes once, then the others over and over until the client goes away.
+    /// These bytes once, then the others over and over until the client disconnects.
     Endless(Vec<u8>, Vec<u8>),
 }
 
 impl Reply {
-    /// 200, with the flavor, this body.
+    /// 200 with the flavor header and this body.
     pub fn ok(body: impl AsRef<[u8]>) -> Self {
         Self::status(200, "", body)
     }
 
-    /// Any status, further header lines (each ending in CRLF), this body.
+    /// Any status, with further header lines (each ending in CRLF) and this body.
     pub fn status(status: u16, headers: &str, body: impl AsRef<[u8]>) -> Self {
         let body = body.as_ref();
         let mut raw = format!(
@@ -53,7 +53,7 @@ impl Reply {
         Self::Raw(raw)
     }
 
-    /// What a reply of bytes only sends.
+    /// The bytes that a reply sends, if it consists only of bytes.
     pub fn into_bytes(self) -> Vec<u8> {
         match self {
             Self::Raw(bytes) => bytes,
@@ -79,25 +79,25 @@ pub struct FakeMds {
 
 struct Shared {
     script: Box<dyn Fn(usize) -> Reply + Send + Sync>,
-    /// So many connections are reset before a byte of them is read.
+    /// This many connections are reset before a byte is read.
     resets: usize,
-    /// Head of each request, as it came.
+    /// The head of each request, as it came.
     requests: Mutex<Vec<(Instant, String)>>,
     connections: AtomicUsize,
     open: AtomicUsize,
     peak: AtomicUsize,
-    /// Bytes written on the connection that took most.
+    /// Bytes written on the connection that took the most.
     most_written: AtomicUsize,
     stopped: AtomicBool,
 }
 
 impl FakeMds {
-    /// `script` says what the n-th request (from 1) is answered.
+    /// `script` gives the reply to the n-th request (from 1).
     pub fn start(script: impl Fn(usize) -> Reply + Send + Sync + 'static) -> Self {
         Self::start_on(TcpListener::bind("127.0.0.1:0").unwrap(), 0, script)
     }
 
-    /// On a socket of the caller's; the first `resets` connections are reset as soon as accepted.
+    /// On the caller's socket; the first `resets` connections are reset as soon as they are accepted.
     pub fn start_on(
         listener: TcpListener,
         resets: usize,
@@ -132,7 +132,7 @@ impl FakeMds {
         Self::start(|n| Reply::token(&format!("ya29.tok-{n}"), 3599))
     }
 
-    /// The first request is answered `first`, all later ones well.
+    /// The reply to the first request is `first`; all later ones get a token.
     pub fn once(first: impl Fn() -> Reply + Send + Sync + 'static) -> Self {
         Self::start(move |n| {
             if n == 1 {
@@ -162,7 +162,7 @@ impl FakeMds {
         self.shared.open.load(Ordering::SeqCst)
     }
 
-    /// The most connections open at once.
+    /// The most connections that were open at once.
     pub fn peak(&self) -> usize {
         self.shared.peak.load(Ordering::SeqCst)
     }
@@ -171,7 +171,7 @@ impl FakeMds {
         self.shared.most_written.load(Ordering::SeqCst)
     }
 
-    /// Heads of the requests, byte for byte.
+    /// The heads of the requests, byte for byte.
     pub fn requests(&self) -> Vec<String> {
         self.shared
             .requests
@@ -192,7 +192,7 @@ impl FakeMds {
             .collect()
     }
 
-    /// Forgets the requests so far, for who counts bytes.
+    /// Forgets the requests so far, for tests that count bytes.
     pub fn forget(&self) {
         *self.shared.requests.lock().unwrap() = Vec::new();
     }
@@ -244,7 +244,7 @@ impl Shared {
                 until_closed(stream);
             }
             Reply::After(delay, reply) => {
-                // The server's own slowness; nobody waits for it without a reason.
+                // The server is slow on purpose; no test waits for this without a reason.
                 thread::sleep(delay);
                 self.reply(stream, *reply);
             }

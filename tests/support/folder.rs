@@ -1,4 +1,4 @@
-//! A folder for one test, gone with it.
+//! A folder for one test, deleted with it.
 
 use std::{
     env, fs, io,
@@ -22,7 +22,7 @@ impl Folder {
             let path = env::temp_dir().join(name);
             match fs::create_dir(&path) {
                 Ok(()) => return Self { path },
-                // Left behind by a process of the same number that was killed.
+                // Left behind by a killed process with the same ID.
                 Err(error) if error.kind() == io::ErrorKind::AlreadyExists => {}
                 Err(error) => panic!("{}: {error}", path.display()),
             }

@@ -1,4 +1,4 @@
-//! The service inside: records what it gets, and panics when Tower's contract is broken.
+//! The inner service: records what it gets, and panics when Tower's contract is broken.
 
 use std::{
     convert::Infallible,

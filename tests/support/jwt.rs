@@ -1,13 +1,13 @@
-//! JWTs that nobody verifies.
+//! JWTs whose signatures nobody verifies.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// `header` and `claims`, and a signature that is none.
+/// `header`, `claims`, and a made-up signature.
 pub fn jwt(header: &str, claims: &str) -> String {
     format!("{}.{}.c2ln", encoded(header), encoded(claims))
 }
 
-/// A JWT that expires in `seconds` (or did), and differs from others by its `jti`.
+/// A JWT that expires in `seconds` (or did, if negative), and differs from others by its `jti`.
 pub fn jwt_for(seconds: i64, jti: &str) -> String {
     let exp = now() + seconds;
     jwt(

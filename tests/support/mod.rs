@@ -1,7 +1,7 @@
-//! What the scenarios are told with: a metadata server with a script, a source with a script, an
-//! inner service that insists on Tower's contract, a log that records everything, and a process of one's own.
+//! What the scenarios are built from: a scripted metadata server, a scripted source, an inner service
+//! that insists on Tower's contract, a log that records everything, and tests in their own process.
 //!
-//! Time in scripted tests is Tokio's, paused; sockets are used by tests in real time only.
+//! Time in scripted tests is Tokio's, paused; only tests in real time use sockets.
 
 // Each test target uses its own part of it.
 #![allow(dead_code, unused_imports, unreachable_pub)]
@@ -30,14 +30,14 @@ pub use self::{
     trace::{EventTap, TraceTap},
 };
 
-/// Somewhere the default destinations allow.
+/// A URL that the default destinations allow.
 pub const BUCKET: &str = "https://storage.googleapis.com/bucket/object";
 
 pub fn get(uri: &str) -> Request<()> {
     Request::get(uri).body(()).unwrap()
 }
 
-/// Sends one request through a clone, as Tower wants it: ready first.
+/// Sends one request through a clone, as Tower requires: ready first.
 pub async fn send<S>(client: &ScopedAuth<S>, uri: &str) -> Result<S::Response, BoxError>
 where
     ScopedAuth<S>: Service<Request<()>, Response = S::Response, Error = BoxError> + Clone,
@@ -46,7 +46,7 @@ where
     client.clone().oneshot(get(uri)).await
 }
 
-/// The crate's own error inside a service's error.
+/// This crate's error inside a service's error.
 pub fn auth_error(error: &BoxError) -> &AuthError {
     error
         .downcast_ref()

@@ -11,14 +11,14 @@ use std::{
 use tokio::time::{Instant, sleep};
 use tower_scoped_auth::{Token, TokenRequest, TokenSource};
 
-/// What one call of the source comes to.
+/// The result of one call of the source.
 pub struct Answer {
     pub after: Duration,
     pub result: Result<(String, Duration), String>,
 }
 
 impl Answer {
-    /// A token by its name, at once.
+    /// A token with this name, at once.
     pub fn token(name: impl Into<String>, seconds: u64) -> Self {
         let result = Ok((name.into(), Duration::from_secs(seconds)));
         Self {
@@ -46,7 +46,7 @@ impl Answer {
 
 type Play = dyn Fn(Call) -> Answer + Send + Sync;
 
-/// The how-manieth call (from 1), when it came, and what was asked for.
+/// The number of the call (from 1), when it came, and what was asked for.
 pub struct Call {
     pub number: usize,
     pub at: Duration,
@@ -74,18 +74,18 @@ impl Script {
             calls: Arc::default(),
             running: Arc::default(),
             peak: Arc::default(),
-            // What the metadata server's source says.
+            // The metadata server source's default.
             timeout: Duration::from_secs(3),
             retry_after: None,
         }
     }
 
-    /// `tok-1`, `tok-2`, …, each good for so long.
+    /// `tok-1`, `tok-2`, …, each valid for this long.
     pub fn tokens(seconds: u64) -> Self {
         Self::new(move |call| Answer::token(format!("tok-{}", call.number), seconds))
     }
 
-    /// The real server's habit: the same token until `remint_at` is left of its hour, then another.
+    /// As the real server does it: the same token until `remint_at` is left of its hour, then another.
     pub fn minting(remint_at: u64) -> Self {
         const LIFE: u64 = 3599;
         let minted = Mutex::new((0_u64, 0_u64));
@@ -105,7 +105,7 @@ impl Script {
         self
     }
 
-    /// Says of each failure when to come back.
+    /// Each failure says when to come back.
     pub fn with_retry_after(mut self, wait: Duration) -> Self {
         self.retry_after = Some(wait);
         self

@@ -1,5 +1,5 @@
-//! A subscriber that records every event and span of every crate, at TRACE, as text; and one that takes
-//! the events of this crate apart.
+//! A subscriber that records every event and span of every crate, at TRACE, as text; and one that
+//! records the events of this crate by name and field.
 
 use std::{
     collections::BTreeMap,
@@ -23,10 +23,10 @@ pub struct TraceTap {
 }
 
 impl TraceTap {
-    /// Records this thread until the guard goes.
+    /// Records this thread until the guard is dropped.
     pub fn install() -> (Self, DefaultGuard) {
-        // With a single dispatcher in the process, tracing lets whichever thread comes first decide
-        // for all whether an event is of interest; tests on other threads have no subscriber.
+        // With a single dispatcher in the process, tracing lets the first thread to reach an event decide
+        // for all whether it is of interest; tests on other threads have no subscriber.
         static SECOND: OnceLock<Dispatch> = OnceLock::new();
         SECOND.get_or_init(|| Dispatch::new(Self::default().subscriber()));
         let tap = Self::default();
@@ -92,7 +92,7 @@ pub struct Seen {
     pub name: &'static str,
     pub level: tracing::Level,
     pub target: String,
-    /// In the order they were declared in, `message` left out.
+    /// In the order of their declaration, without `message`.
     pub fields: Vec<&'static str>,
     pub values: BTreeMap<&'static str, String>,
 }
@@ -104,7 +104,7 @@ pub struct EventTap {
 }
 
 impl EventTap {
-    /// Records this thread until the guard goes.
+    /// Records this thread until the guard is dropped.
     pub fn install() -> (Self, DefaultGuard) {
         // See `TraceTap::install`.
         static SECOND: OnceLock<Dispatch> = OnceLock::new();

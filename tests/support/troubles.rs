@@ -1,10 +1,10 @@
 //! What a metadata server can answer instead of a token: the tables of scenarios 38 to 59.
 //!
-//! Knows bytes. Does not know what should come of them: that is for the tests.
+//! Knows bytes. Does not know what they should lead to: that is up to the tests.
 
 use super::Reply;
 
-/// What it is, and what is sent.
+/// A name, and what is sent.
 pub type Trouble = (&'static str, Reply);
 
 /// 64 characters that occur nowhere else.
@@ -13,7 +13,7 @@ pub const SECRET: &str = "q7Zk2Vw9Xb4Nf6Tj8Rm3Hc5Gd1Ls0Py-A.uE_iO~oK+tB/eW2xQ9vJ
 /// What a failing answer's body says.
 pub const INTERNAL: &str = "internal-secret";
 
-/// An answer with this as the value of `access_token`, of `expires_in`, of `token_type`.
+/// An answer with these values of `access_token`, `expires_in` and `token_type`.
 pub fn answer(access_token: &str, expires_in: &str, token_type: &str) -> Reply {
     Reply::ok(format!(
         r#"{{"access_token":{access_token},"expires_in":{expires_in},"token_type":{token_type}}}"#
@@ -29,7 +29,7 @@ pub fn busy(retry_after: &str) -> Reply {
     Reply::status(429, &format!("Retry-After: {retry_after}\r\n"), "slow down")
 }
 
-/// After the request, and in the middle of the head.
+/// Resets after the request, and in the middle of the head.
 pub fn resets() -> Vec<Trouble> {
     vec![
         ("after the request", Reply::Reset(Vec::new())),
@@ -40,7 +40,7 @@ pub fn resets() -> Vec<Trouble> {
     ]
 }
 
-/// Broken off: by the length, by the chunks, by neither.
+/// Cut short: with a length, with chunks, with neither.
 pub fn truncated() -> Vec<Trouble> {
     let head = "HTTP/1.1 200 OK\r\nMetadata-Flavor: Google\r\n";
     vec![
@@ -62,7 +62,7 @@ pub fn truncated() -> Vec<Trouble> {
                 "{head}Transfer-Encoding: chunked\r\n\r\nff\r\n{{\"access_token\":"
             )),
         ),
-        // Without a length the end of the connection is the end of the body.
+        // Without a length, the end of the connection is the end of the body.
         (
             "no length at all",
             raw(format!("{head}\r\n{{\"access_token\":\"a\"")),
@@ -76,7 +76,7 @@ pub fn truncated() -> Vec<Trouble> {
     ]
 }
 
-/// Begun, and never ended.
+/// Begun, but never ended.
 pub fn stalls() -> Vec<Trouble> {
     let head = "HTTP/1.1 200 OK\r\nMetadata-Flavor: Google\r\n";
     let stalled = |rest: &str| Reply::Stall(format!("{head}{rest}").into_bytes());
@@ -94,7 +94,7 @@ pub fn stalls() -> Vec<Trouble> {
     ]
 }
 
-/// 200, and not from a metadata server.
+/// 200, but not from a metadata server.
 pub fn strangers() -> Vec<Trouble> {
     let token = format!(r#"{{"access_token":"{SECRET}","expires_in":3599,"token_type":"Bearer"}}"#);
     let page = format!("<html><title>{INTERNAL}</title>Please log in</html>");
@@ -115,7 +115,7 @@ pub fn strangers() -> Vec<Trouble> {
     ]
 }
 
-/// 200 from a metadata server, and not the JSON of a token.
+/// 200 from a metadata server, but not the JSON of a token.
 pub fn garbage() -> Vec<Trouble> {
     let token = r#"{"access_token":"a","expires_in":9,"token_type":"Bearer"}"#;
     vec![
@@ -189,7 +189,7 @@ pub fn kinds() -> Vec<Trouble> {
     rows.into_iter().chain([("absent", absent)]).collect()
 }
 
-/// More than anybody reads.
+/// More than any client reads.
 pub fn huge() -> Vec<Trouble> {
     let head = "HTTP/1.1 200 OK\r\nMetadata-Flavor: Google\r\n";
     let mut chunk = b"4000\r\n".to_vec();
@@ -208,7 +208,7 @@ pub fn huge() -> Vec<Trouble> {
     ]
 }
 
-/// Every status that is not 200 and that somebody sends.
+/// Every status other than 200 that some server sends.
 pub fn statuses() -> Vec<Trouble> {
     [
         ("204", 204),
@@ -236,7 +236,7 @@ pub fn statuses() -> Vec<Trouble> {
     .into()
 }
 
-/// Every way to fail that an answer can have.
+/// Every way in which an answer can fail.
 pub fn all() -> Vec<Trouble> {
     let mut all = vec![
         ("silence", Reply::Hang),
@@ -252,7 +252,7 @@ pub fn all() -> Vec<Trouble> {
     all
 }
 
-/// Whatever can come instead of a token, with a secret in it.
+/// Everything that can come instead of a token, with a secret in it.
 pub fn telling() -> Vec<Trouble> {
     let head = "HTTP/1.1 200 OK\r\nMetadata-Flavor: Google\r\n";
     let token = format!(r#"{{"access_token":"{SECRET}","expires_in":3599,"token_type":"Bearer"}}"#);

@@ -1,5 +1,5 @@
-//! A crate that hands out tokens and has no layer, in a service as one writes it: clone what is
-//! inside, box a future, await the token, put it on, call.
+//! For a crate that hands out tokens and has no layer: a service as its users would write it. It clones
+//! the inner service, boxes a future, awaits the token, sets the header, and calls.
 
 use std::{
     future::Future,
@@ -13,7 +13,7 @@ use google_cloud_auth::credentials::{AccessTokenCredentials, CacheableResource, 
 use http::{Extensions, HeaderMap, HeaderValue, Request, header::AUTHORIZATION};
 use tower::{BoxError, Service};
 
-/// Puts a token on.
+/// Puts a token into a request's headers.
 pub trait Stamp: Clone + Send + Sync + 'static {
     fn stamp(&self, headers: &mut HeaderMap) -> impl Future<Output = Result<(), BoxError>> + Send;
 }

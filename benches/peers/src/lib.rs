@@ -1,5 +1,5 @@
-//! What the programs in `src/bin/` share: a token server for everyone, the service inside, and each
-//! peer wrapped around it as its own documentation has it.
+//! What the programs in `src/bin/` share: one token server for all, the inner service, and each peer
+//! wrapped around it as its own documentation shows.
 
 #![allow(clippy::expect_used, clippy::panic)]
 
@@ -8,7 +8,7 @@ pub mod sink;
 pub mod stacks;
 pub mod token_server;
 
-/// As long as a real one.
+/// As long as a real token.
 pub fn secret() -> String {
     "x".repeat(1024)
 }

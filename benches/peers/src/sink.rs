@@ -1,5 +1,5 @@
-//! The service inside, and the request that goes to it. Bodies and the error are such that every peer
-//! takes them.
+//! The inner service, and the request sent to it. Its body and error types are ones that every peer
+//! accepts.
 
 use std::{
     future::{Future, Ready, ready},
@@ -34,7 +34,7 @@ impl Service<Request<Body>> for Sink {
     }
 }
 
-/// Ready at once; fails unless the request carries the token the server gave out.
+/// Ready at once; fails unless the request carries the token that the server gave out.
 #[derive(Clone)]
 pub struct Check;
 
@@ -68,13 +68,13 @@ pub fn request() -> Request<Body> {
         .expect("valid")
 }
 
-/// From readiness to the response and its drop. A warm request waits for nothing.
+/// Drives a request from readiness to the response and its drop. A warm request waits for nothing.
 #[inline]
 pub fn drive<S: Service<Request<Body>>>(service: &mut S, request: Request<Body>) {
     let mut context = Context::from_waker(Waker::noop());
     assert!(service.poll_ready(&mut context).is_ready());
     let mut future = pin!(service.call(request));
-    // Dropped where it is: to look at the response would be to move it.
+    // Dropped in place: looking at the response would move it.
     assert!(
         future.as_mut().poll(&mut context).is_ready(),
         "a warm request waits"

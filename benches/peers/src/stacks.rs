@@ -1,14 +1,14 @@
-//! Each peer around the same service, its token fetched from the same server, and warm.
+//! Each peer around the same service, warm, with its token fetched from the same server.
 //!
-//! What has to be said of single peers:
+//! Notes on individual peers:
 //!
 //! - gcp_auth's metadata provider has the server's address built in, and cannot be pointed elsewhere.
-//!   Measured are two others: its own `CustomServiceAccount`, with a key made here, whose token
-//!   endpoint is ours; and a [`MetadataLike`] written here after its metadata provider (a
+//!   Two others are measured instead: its own `CustomServiceAccount`, with a key made here and our
+//!   token endpoint; and [`MetadataLike`], modelled here on its metadata provider (a
 //!   `tokio::sync::RwLock<Arc<Token>>`, its own `Token` and its expiry check, its own boxing trait).
-//! - kube-client's `AuthLayer` is built from a token file, the one refreshing source it has that
-//!   needs no server.
-//! - gcloud-sdk's layer puts a user agent and `x-goog-api-client` on as well.
+//! - kube-client's `AuthLayer` is built from a token file, its only refreshing source that needs no
+//!   server.
+//! - gcloud-sdk's layer also sets a user agent and `x-goog-api-client`.
 
 use std::{io::Write, net::SocketAddr, sync::Arc};
 
@@ -37,7 +37,7 @@ fn metadata(addr: SocketAddr) -> mds::Builder {
     mds::Builder::default().with_endpoint(format!("http://{addr}"))
 }
 
-/// A constant, put on by hand.
+/// Sets a constant header by hand.
 #[derive(Clone)]
 pub struct Floor<S> {
     inner: S,
@@ -83,7 +83,7 @@ pub fn this_crate<S>(inner: S, addr: SocketAddr) -> tower_scoped_auth::ScopedAut
     ScopedAuthLayer::new(source).layer(inner)
 }
 
-/// Its layer has no name outside of it.
+/// The type of kube-client's layer cannot be named outside that crate.
 pub fn kube<S>(inner: S) -> impl Service<Request<Body>, Error = BoxError>
 where
     S: Service<Request<Body>, Response = http::Response<Body>, Error = BoxError>,
@@ -120,7 +120,7 @@ pub fn google_token<S>(inner: S, addr: SocketAddr) -> ByHand<S, GoogleToken> {
     ByHand { inner, stamp }
 }
 
-/// gcp_auth's own provider with a token endpoint that can be chosen.
+/// gcp_auth's own provider whose token endpoint can be chosen.
 pub fn gcp_auth_service_account<S>(inner: S, addr: SocketAddr) -> ByHand<S, GcpAuth> {
     let key = serde_json::json!({
         "type": "service_account",
@@ -134,8 +134,8 @@ pub fn gcp_auth_service_account<S>(inner: S, addr: SocketAddr) -> ByHand<S, GcpA
     ByHand { inner, stamp }
 }
 
-/// Made once and kept beside the program: how long it takes to find one is chance, which would be
-/// counted among a run's instructions.
+/// Made once and kept next to the program: how long it takes to find a key is random, and would be
+/// counted in a run's instructions.
 fn private_key() -> String {
     let program = std::env::current_exe().expect("a program");
     let file = program.with_file_name("bench-key.pem");

@@ -1,5 +1,5 @@
-//! Answers every request on loopback with the same token, whatever protocol it comes by: the metadata
-//! server's for some, an OAuth token endpoint for others.
+//! Answers every request on loopback with the same token, whatever the protocol: some peers speak the
+//! metadata server's, others that of an OAuth token endpoint.
 
 use std::{
     io::{BufRead, BufReader, Read, Write},
@@ -13,7 +13,7 @@ pub fn start() -> SocketAddr {
     let addr = listener.local_addr().expect("bound");
     thread::spawn(move || {
         for stream in listener.incoming().flatten() {
-            // A client that goes away in the middle is its own affair.
+            // A client may go away midway.
             let _ = answer(stream);
         }
     });

@@ -1,7 +1,7 @@
-//! The chart: what a request costs beside the peers, and as threads are added.
+//! The chart: what a request costs compared with the peers, and as threads are added.
 //!
-//! The colours are of middle lightness, and there is no background, so that it reads on white and on
-//! black. Text is left to the reader's own sans serif.
+//! The colours are of medium lightness, and there is no background, so that it is readable on white and
+//! on black. Text uses the reader's own sans-serif font.
 
 use std::{error::Error, path::Path};
 
@@ -52,7 +52,7 @@ fn text(
     Ok(())
 }
 
-/// A bar for each, from the cheapest to the dearest.
+/// One bar per case, from the cheapest to the most expensive.
 fn peers(area: &Area<'_>, results: &Path) -> Result<(), Box<dyn Error>> {
     const TOP: i32 = 62;
     const BAR: i32 = 10;
@@ -126,7 +126,7 @@ fn peers(area: &Area<'_>, results: &Path) -> Result<(), Box<dyn Error>> {
     Ok(())
 }
 
-/// Of `contention.csv`, in words that fit beside a line.
+/// The cases of `contention.csv`, with labels that fit next to a line.
 const LINES: [(&str, &str, RGBColor, bool); 4] = [
     (
         "a constant value, clone() per request",
@@ -149,7 +149,7 @@ const LINES: [(&str, &str, RGBColor, bool); 4] = [
     ("this crate", "this crate", OURS, false),
 ];
 
-/// A line for each over the number of threads.
+/// One line per case, over the number of threads.
 fn threads(area: &Area<'_>, results: &Path) -> Result<(), Box<dyn Error>> {
     const LABELS: u32 = 140;
     const LINE: i32 = 18;
@@ -214,7 +214,7 @@ fn threads(area: &Area<'_>, results: &Path) -> Result<(), Box<dyn Error>> {
         let last = points.last().ok_or_else(|| format!("no rows of {label}"))?;
         labels.push((chart.backend_coord(last), *label, *color));
     }
-    // In the area's own coordinates, and none upon another.
+    // In the area's own coordinates, and without overlaps.
     let (offset_x, offset_y) = area.get_base_pixel();
     labels.sort_by_key(|label| label.0.1);
     let mut free = i32::MIN;

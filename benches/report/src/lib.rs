@@ -1,4 +1,4 @@
-//! From the files that the benches write to `benches/results/` to what a reader sees.
+//! Turns the files that the benches write to `benches/results/` into what a reader sees.
 
 pub mod chart;
 pub mod pages;

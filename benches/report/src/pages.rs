@@ -1,7 +1,7 @@
-//! Fills in the parts of a page that stand between two marks.
+//! Fills in the parts of a page that are between two marks.
 //!
 //! `<!-- table: NAME -->` to `<!-- end -->` is the table of `NAME.csv`; `NAME + OTHER` joins two by their
-//! first column. `<!-- sources: NAME, OTHER -->` says how to get them and what they were taken on.
+//! first column. `<!-- sources: NAME, OTHER -->` says how to get them and what they were measured on.
 
 use std::{error::Error, fs, path::Path};
 
@@ -72,7 +72,7 @@ fn table(names: &str, results: &Path) -> Result<String, Box<dyn Error>> {
     ))
 }
 
-/// A figure and its range stand in one cell.
+/// Puts a figure and its range into one cell.
 fn folded(results: &Results) -> (Vec<String>, Vec<Vec<String>>) {
     let head = &results.head;
     let is_range = |name: &String| {

@@ -3,7 +3,7 @@
 use std::{error::Error, fs, path::Path};
 
 pub struct Results {
-    /// What a reader types to get it again.
+    /// What to type to get it again.
     pub command: String,
     /// Machine, versions, date.
     pub machine: String,

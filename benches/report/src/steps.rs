@@ -1,5 +1,5 @@
-//! Instructions by step: callgrind's count of each machine instruction, given to the step that the
-//! source line behind it, or behind the call it was inlined into, belongs to.
+//! Instructions by step: callgrind's count of each machine instruction is assigned to a step by its
+//! source line, or by that of the call it was inlined into.
 //!
 //! Knows the format of callgrind's output and where each step lives in the source tree.
 
@@ -12,7 +12,7 @@ use std::{
 
 use addr2line::Loader;
 
-/// Steps by a piece of the source file's path: the first that matches, from the innermost frame out.
+/// Maps a piece of the source file's path to a step. The first match counts, from the innermost frame out.
 const STEPS: &[(&str, &str)] = &[
     ("/src/destination/", "destination check"),
     ("/src/request.rs", "destination check"),
@@ -109,7 +109,7 @@ fn run(
         } else if let Some(called) = line.strip_prefix("fn=") {
             called.clone_into(&mut function);
         } else if line.starts_with("calls=") {
-            // The next line is what the callee cost, which is counted there.
+            // The next line is the cost of the callee, which is counted where the callee is.
             skip = true;
         } else if line.starts_with("0x") {
             if std::mem::take(&mut skip) {
@@ -130,7 +130,7 @@ fn run(
     Ok(steps)
 }
 
-/// In the C library there are no frames of ours to go by.
+/// In the C library there are no frames of this crate to go by.
 fn foreign(function: &str) -> &'static str {
     if function.contains("clock_gettime") {
         "two clocks"

@@ -1,4 +1,4 @@
-//! A metadata server that answers what it is told, and the real client asking it over a socket.
+//! A metadata server that answers what it is told to, and the real client that asks it over a socket.
 
 use std::{
     io::{Read, Write},
@@ -29,10 +29,10 @@ static SERVER: LazyLock<SocketAddr> = LazyLock::new(|| {
 static RUNTIME: LazyLock<Runtime> =
     LazyLock::new(|| Builder::new_current_thread().enable_all().build().expect("a runtime"));
 
-/// Most inputs are more use behind a head that is right.
+/// Most inputs are more useful after a correct head.
 pub const HEAD: &[u8] = b"HTTP/1.1 200 OK\r\nMetadata-Flavor: Google\r\n\r\n";
 
-/// What the client makes of `answer`. A token can stand in a header, and a failure on one line.
+/// What the client makes of `answer`. A token must be valid in a header, and an error must fit on one line.
 pub fn fetch(answer: Vec<u8>, request: TokenRequest) -> Result<Token, AuthError> {
     *ANSWER.lock().expect("not poisoned") = answer;
     let source = MetadataServer::builder().endpoint(SERVER.to_string()).build().expect("valid");

@@ -17,7 +17,7 @@ use crate::{
     token::value::Token,
 };
 
-/// No access token lives longer; a longer lifetime is taken to mean this.
+/// No access token lives longer; a longer lifetime is cut to this.
 const LONGEST_LIFE: u64 = 24 * 3600;
 
 pub(super) fn access_token(body: &[u8]) -> Result<Token, AuthError> {
@@ -61,8 +61,8 @@ fn wrong(reason: &str) -> AuthError {
 
 /// The content of a JSON string, in a buffer that does not grow and is zeroed when dropped.
 ///
-/// Written by hand, because serde would collect a string with escapes in buffers that it does not
-/// clear. The only escape that a token may need is `\/`.
+/// Written by hand, because serde would assemble a string with escapes in buffers that it does not
+/// clear. The only escape that a token can need is `\/`.
 fn unescaped(json: &str) -> Option<Zeroizing<String>> {
     let mut text = Zeroizing::new(String::with_capacity(json.len()));
     let mut characters = json.strip_prefix('"')?.strip_suffix('"')?.chars();
@@ -130,7 +130,7 @@ mod tests {
             "\"-1\"", "\"1e3\"", "\" 1\"", "1e", "0e9", "\"0\"", "1e999999", "[1]",
         ] {
             let result = access_token(answer(json).as_bytes());
-            // A float beyond the range is either infinity, which exceeds any cap, or not a number.
+            // A float out of range may be read as infinity, which exceeds any cap, or as not a number.
             if json == "1e999999" {
                 continue;
             }

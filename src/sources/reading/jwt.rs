@@ -1,8 +1,8 @@
 //! When a compact JWT (RFC 7519) expires. Pure: text in, a time or a reason out.
 //!
-//! It reads `exp` and believes it: whoever receives the token verifies the signature, and a lie in a
-//! token from one's own source harms only its holder. Reasons never repeat what the token held, and
-//! what was decoded on the way is zeroed.
+//! It reads `exp` and trusts it: whoever receives the token verifies the signature, and a false `exp`
+//! from a source that the user chose harms only the token's holder. Reasons never repeat what the token
+//! held, and whatever was decoded is zeroed.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
@@ -18,21 +18,21 @@ use super::{
     seconds,
 };
 
-/// Why there is no expiry to be had.
+/// Why no expiry could be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::sources) enum Fault {
-    /// Not three parts of base64url, the first two of them JSON objects: an opaque token, perhaps.
+    /// Not three parts of base64url, the first two of them JSON objects: perhaps an opaque token.
     NotJwt,
     /// A JWT, but it does not say when it expires.
     NoExpiry,
-    /// A JWT whose `exp` is no date after 1970, or is there twice.
+    /// A JWT whose `exp` is not a date after 1970, or appears twice.
     BadExpiry,
 }
 
-/// A date beyond every expiry, 9999-12-31, which still is one for every platform's clock.
+/// A date later than any real expiry, 9999-12-31, that every platform's clock can represent.
 const LATEST: u64 = 253_402_300_799;
 
-/// `exp`, which counts as passed at the beginning of its second.
+/// The time in `exp`, rounded down to the beginning of its second.
 pub(in crate::sources) fn expiry(token: &str) -> Result<SystemTime, Fault> {
     if token.len() > LONGEST_TOKEN {
         return Err(Fault::NotJwt);
@@ -58,14 +58,14 @@ fn numeric_date(json: &str) -> Option<SystemTime> {
     UNIX_EPOCH.checked_add(Duration::from_secs(seconds::whole(json, LATEST)?))
 }
 
-/// base64url without padding (RFC 7515, section 2). Bits left over at the end are not looked at: whether they
-/// make a token invalid is for whoever verifies it to say (RFC 4648, section 3.5).
+/// base64url without padding (RFC 7515, section 2). Bits left over at the end are ignored: whether they make a
+/// token invalid is up to whoever verifies it (RFC 4648, section 3.5).
 const BASE64URL: GeneralPurpose = GeneralPurpose::new(
     &alphabet::URL_SAFE,
     NO_PAD.with_decode_allow_trailing_bits(true),
 );
 
-/// In a buffer that never grows.
+/// Decodes into a buffer that never grows.
 fn decoded(part: &str) -> Result<Zeroizing<Vec<u8>>, Fault> {
     if part.is_empty() {
         return Err(Fault::NotJwt);

@@ -1,27 +1,27 @@
-//! Some members of a JSON object, as they stand in the text.
+//! Some members of a JSON object, as they are written in the text.
 //!
-//! The text and not a value: a number that passed through a machine type has lost what it was, and
-//! what serde would copy on the way it does not zero. By a visitor and not by `derive`, which would be
-//! six crates more for the sake of four members.
+//! As text, not as values: converting a number to a machine type loses what was written, and serde
+//! does not zero the copies that it makes. With a visitor written by hand, because `derive` would add
+//! six crates for the sake of four members.
 
 use std::fmt;
 
 use serde_core::de::{DeserializeSeed, Deserializer, IgnoredAny, MapAccess, Visitor};
 use serde_json::{error::Category, value::RawValue};
 
-/// Why there are no members to be had.
+/// Why no members could be read.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(in crate::sources) enum Fault {
     /// It ends too early, or is empty.
     Incomplete,
     NotJson,
-    /// JSON, but no object.
+    /// JSON, but not an object.
     NotObject,
-    /// A member that was asked for is there more than once: others may read another one.
+    /// A member that was asked for appears more than once: others may read a different one.
     Repeated,
 }
 
-/// The members of these names, in this order; `null` counts as absent.
+/// The members with these names, in this order; `null` counts as absent.
 pub(in crate::sources) fn members<'a, const N: usize>(
     json: &'a [u8],
     names: [&str; N],
@@ -78,7 +78,7 @@ impl<'de, const N: usize> Visitor<'de> for Wanted<'_, N> {
     }
 }
 
-/// Which of these names it is.
+/// Finds out which of these names a key is.
 struct Name<'n>(&'n [&'n str]);
 
 impl<'de> DeserializeSeed<'de> for Name<'_> {

@@ -1,4 +1,4 @@
-//! What an answer, a file or a program's output says. Pure: text in, a value or a reason out.
+//! Reads a response, a file or a program's output. Pure: text in, a value or a reason out.
 //!
 //! Reasons name rules and members, never what was read: text that is wrong in one place may hold a
 //! good token in another.
@@ -8,6 +8,6 @@ pub(super) mod members;
 pub(super) mod plain;
 pub(super) mod seconds;
 
-/// Real access tokens have about 1,000 characters, real ID tokens up to 2,000; a server's headers end
-/// at 8 KiB or soon after.
+/// Real access tokens have about 1,000 characters, real ID tokens up to 2,000; servers limit headers to
+/// 8 KiB or little more.
 pub(super) const LONGEST_TOKEN: usize = 8_192;

@@ -1,15 +1,15 @@
 //! A number of seconds, from the text of a JSON number: `expires_in`, `exp`. Pure.
 //!
-//! From the text, because a number that passed through a machine type has lost what it was.
+//! From the text, because converting a number to a machine type loses what was written.
 
-/// Whole seconds above zero, rounded down, and `most` if they are more. `None` for any other JSON.
+/// Whole seconds above zero, rounded down, at most `most`. `None` for any other JSON.
 pub(in crate::sources) fn whole(json: &str, most: u64) -> Option<u64> {
-    // Neither a string nor `null` nor a sign is the start of a positive number.
+    // A string, `null` or a signed number is not a positive number.
     if !json.starts_with(|c: char| c.is_ascii_digit()) {
         return None;
     }
     let seconds = if json.bytes().all(|byte| byte.is_ascii_digit()) {
-        // More digits than fit are more than any bound.
+        // More digits than fit mean a number above any bound.
         json.parse().unwrap_or(u64::MAX)
     } else {
         // A cast from a float rounds down and saturates.

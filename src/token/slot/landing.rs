@@ -1,4 +1,4 @@
-//! An attempt that came to its end, or was dropped before: what it changes, and who is woken.
+//! An attempt that ended, or was dropped before it could: what it changes, and who is woken.
 
 use std::{
     panic::{AssertUnwindSafe, catch_unwind},
@@ -25,9 +25,9 @@ use crate::{
 pub(crate) enum Outcome {
     /// A new token is in service.
     Published,
-    /// The same token lives longer than thought.
+    /// The same token, which lives longer than was known.
     Extended,
-    /// Nothing better than what there was.
+    /// Nothing better than before.
     Unchanged,
 }
 
@@ -59,7 +59,7 @@ impl Slot {
                 }
                 self.accept(&mut state, token, sent, now, draw)
             });
-            // Kept until the lock is given back: to drop the last error may run the source's code.
+            // Kept until the lock is released: dropping the last error may run the source's code.
             let past = state.trouble.clone();
             let result = match &flight {
                 Some(flight) => state.conclude(
@@ -90,7 +90,7 @@ impl Slot {
         verdict
     }
 
-    /// The task of flight `id` was dropped without a verdict: somebody else must fly.
+    /// The task of flight `id` was dropped without a verdict: somebody else must begin a flight.
     pub(crate) fn abandon(&self, id: u64, now: Moment, draw: f64) {
         let (woken, _dropped_unlocked) = {
             let mut state = self.lock();
@@ -98,8 +98,8 @@ impl Slot {
                 return;
             };
             state.abandoned = state.abandoned.saturating_add(1);
-            // Once is a runtime that went away. A runtime that drops every task it is given must
-            // not be asked in a tight loop.
+            // Once means that a runtime went away. A runtime that drops every task it is given must
+            // not be retried in a tight loop.
             if state.abandoned > 1 {
                 state.pace.failed(now.mono, None, draw);
             } else {
@@ -111,7 +111,7 @@ impl Slot {
         wake_all(woken);
     }
 
-    /// Puts `token` into service if it is better than what there is.
+    /// Puts `token` into service if it is better than the current one.
     pub(super) fn accept(
         &self,
         state: &mut State,
@@ -140,7 +140,7 @@ impl Slot {
                 self.current.store(Some(Arc::new(held.with_edges(edges))));
                 return Ok(Outcome::Extended);
             }
-            // A live token that nobody rejected yields only to one that lives longer.
+            // A live token that was not rejected is replaced only by one that lives longer.
             Some(held) if !held.is_rejected() && !longer(&held) => return Ok(Outcome::Unchanged),
             _ => Lease::new(token, state.generation.wrapping_add(1), edges),
         };
@@ -165,7 +165,7 @@ impl Slot {
 }
 
 impl State {
-    /// Books the verdict of the current flight.
+    /// Records the verdict of the current flight.
     pub(super) fn conclude(
         &mut self,
         flight: &Flight,
@@ -181,8 +181,8 @@ impl State {
             Ok(outcome) => {
                 self.failed_dry = 0;
                 self.trouble = None;
-                // A token fetched because the last one was out of favour keeps the slow pace, or two
-                // tokens that are both answered 401 would follow each other without a pause.
+                // A token that replaces a rejected or invalidated one keeps the slow pace, or two tokens
+                // that are both answered 401 would follow each other without a pause.
                 if unquestioned && !out_of_favour {
                     self.pace.progressed(now.mono);
                 } else {
@@ -208,7 +208,7 @@ impl State {
     }
 }
 
-/// A waker is foreign code. If one panics, the others must be woken all the same.
+/// A waker is foreign code. If one panics, the others must still be woken.
 fn wake_all(wakers: impl IntoIterator<Item = Waker>) {
     for waker in wakers {
         let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));

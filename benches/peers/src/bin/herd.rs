@@ -1,5 +1,5 @@
-//! 100,000 first requests at once, the metadata server answering in 200 ms: this crate beside
-//! google-cloud-auth, by turns, in one process: `cargo run --release --bin herd`.
+//! 100,000 first requests at once, with a metadata server that answers in 200 ms: this crate and
+//! google-cloud-auth take turns in one process: `cargo run --release --bin herd`.
 
 #[path = "../../../support/mod.rs"]
 mod support;
@@ -29,9 +29,9 @@ const DELAY: Duration = Duration::from_millis(200);
 const ROUNDS: usize = 5;
 
 struct Round {
-    /// Seconds beyond the server's delay.
+    /// Seconds on top of the server's delay.
     beyond: f64,
-    /// Peak, task included.
+    /// At the peak, task included.
     bytes_per_waiter: f64,
     token_requests: u64,
 }

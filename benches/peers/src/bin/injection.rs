@@ -1,7 +1,9 @@
-//! What stamping one request costs, beside every peer, in one run: `cargo run --release --bin injection`.
+//! What stamping one request costs, compared with every peer in one run:
+//! `cargo run --release --bin injection`.
 //!
-//! The same service inside, the same request, rounds by turns. `-- --list` prints the cases, and
-//! `-- --instructions NAME N` runs one of them N times, for callgrind (see `benches/instructions`).
+//! The inner service and the request are the same for all, and rounds are interleaved. `-- --list` prints
+//! the cases, and `-- --instructions NAME N` runs one of them N times, for callgrind (see
+//! `benches/instructions`).
 //! How each peer is set up is in `stacks.rs`.
 
 #[path = "../../../support/mod.rs"]
@@ -20,7 +22,7 @@ use tower_scoped_auth_peers::{
     stacks, token_server,
 };
 
-/// Short beside a time slice, so that most batches are not interrupted on a machine that has other work.
+/// Short compared with a time slice, so that most batches are not interrupted on a machine that has other work.
 const BATCH: usize = 500;
 const ROUNDS: usize = 1_000;
 
@@ -39,7 +41,7 @@ const NAMES: [&str; 10] = [
     "google-cloud-auth 1.18.0 by hand (headers)",
 ];
 
-/// Around the service that checks, once; around the sink, from then on.
+/// Sends once through the stack around the checking service, then uses the stack around the sink.
 macro_rules! warmed {
     ($stack:expr) => {{
         let mut service = $stack(Check);
@@ -60,7 +62,7 @@ where
     Ok(())
 }
 
-/// The case of that name, with its token fetched.
+/// The case with that name, its token already fetched.
 async fn build(name: &'static str, addr: SocketAddr) -> Case {
     let run = match NAMES.iter().position(|known| *known == name) {
         Some(0) => Box::new(|request| drive(&mut Sink, request)) as Box<dyn FnMut(Request<Body>)>,

@@ -1,5 +1,5 @@
-//! Where the instructions of a warm request go, by step: `benches/steps`, which builds the bench
-//! and passes its path. Writes `benches/results/steps.csv`.
+//! Where the instructions of a warm request go, by step. Run by `benches/steps`, which builds the
+//! bench and passes its path. Writes `benches/results/steps.csv`.
 
 use std::{collections::BTreeSet, error::Error, fs, path::Path};
 
