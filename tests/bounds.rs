@@ -38,7 +38,7 @@ struct Tap;
 static LIVE: AtomicIsize = AtomicIsize::new(0);
 static PEAK: AtomicIsize = AtomicIsize::new(0);
 
-// The only unsafe code in the repository: allocations cannot be counted without it.
+// Allocations cannot be counted without unsafe code.
 #[allow(unsafe_code)]
 // SAFETY: every call is passed on unchanged to the system allocator.
 unsafe impl GlobalAlloc for Tap {

@@ -444,7 +444,7 @@ async fn s018_hostile_settings_are_refused_or_harmless() {
     for builder in refused {
         assert_eq!(builder.build().unwrap_err().to_string().lines().count(), 1);
     }
-    // A lead of twice the life is cut to half of it; one below the guard band leaves only the guard band.
+    // A lead of twice the life is cut to half of it; one shorter than the guard band cuts that to half of it.
     for lead in [secs(7200), secs(1)] {
         let (source, inner) = (Script::tokens(3600), Inner::new());
         let cache = TokenCache::builder(source.clone())

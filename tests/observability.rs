@@ -268,7 +268,7 @@ async fn a_status_as_json() {
         in_order
     );
 
-    // 100 s before its expiry, ten failures later.
+    // 300 s before its expiry, and on until a refresh has failed.
     sleep(secs(3597 - 300)).await;
     let begun = clock.wall();
     while cache.status(&access()).last_error().is_none() {

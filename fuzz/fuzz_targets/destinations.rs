@@ -22,16 +22,23 @@ static CACHE: LazyLock<TokenCache> = LazyLock::new(|| {
     let cache = TokenCache::new(source::from_fn(|_: TokenRequest| async {
         Ok::<_, Infallible>(Token::new("t", Duration::from_secs(10_000_000)))
     }));
-    let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build();
+    let runtime = tokio::runtime::Builder::new_current_thread()
+        .enable_all()
+        .build();
     let request = TokenRequest::access_token(Scopes::default());
-    runtime.expect("a runtime").block_on(cache.token(&request)).expect("a token");
+    runtime
+        .expect("a runtime")
+        .block_on(cache.token(&request))
+        .expect("a token");
     cache
 });
 
 fn stamped(destinations: Destinations, uri: Uri) -> bool {
     let layer = ScopedAuthLayer::from_cache(CACHE.clone()).destinations(destinations.pass_others());
     let mut service = layer.layer(service_fn(|request: Request<()>| {
-        ready(Ok::<_, Infallible>(Response::new(request.headers().contains_key("authorization"))))
+        ready(Ok::<_, Infallible>(Response::new(
+            request.headers().contains_key("authorization"),
+        )))
     }));
     let request = Request::get(uri).body(()).expect("a request");
     let mut context = Context::from_waker(Waker::noop());
@@ -54,17 +61,35 @@ fn origin(scheme: &str, authority: &str) -> Option<(String, Vec<String>, u16)> {
         return None;
     }
     let (host, port) = match authority.split_once(':') {
-        Some((host, port)) => (host, port.parse().ok().filter(|_| port.len() <= 5 && !port.starts_with('+'))?),
+        Some((host, port)) => (
+            host,
+            port.parse()
+                .ok()
+                .filter(|_| port.len() <= 5 && !port.starts_with('+'))?,
+        ),
         None => (authority, default),
     };
-    let labels: Vec<_> = host.to_ascii_lowercase().split('.').map(str::to_owned).collect();
-    let proper = |l: &String| !l.is_empty() && l.chars().all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_' || c == '*');
-    (port != 0 && proper(&labels[0]) && labels.iter().all(|l| proper(l))).then_some((scheme, labels, port))
+    let labels: Vec<_> = host
+        .to_ascii_lowercase()
+        .split('.')
+        .map(str::to_owned)
+        .collect();
+    let proper = |l: &String| {
+        !l.is_empty()
+            && l.chars()
+                .all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_' || c == '*')
+    };
+    (port != 0 && proper(&labels[0]) && labels.iter().all(|l| proper(l)))
+        .then_some((scheme, labels, port))
 }
 
 fn allowed(pattern: &str, uri: &Uri) -> bool {
-    let Some((scheme, authority)) = pattern.split_once("://") else { return false };
-    let Some((scheme, wanted, port)) = origin(scheme, authority) else { return false };
+    let Some((scheme, authority)) = pattern.split_once("://") else {
+        return false;
+    };
+    let Some((scheme, wanted, port)) = origin(scheme, authority) else {
+        return false;
+    };
     let (Some(uri_scheme), Some(uri_authority)) = (uri.scheme_str(), uri.authority()) else {
         return false;
     };
@@ -72,7 +97,9 @@ fn allowed(pattern: &str, uri: &Uri) -> bool {
         return false;
     };
     let host = have.join(".");
-    if ["metadata.google.internal", "169.254.169.254", "metadata"].contains(&host.as_str()) || host.contains('*') {
+    if ["metadata.google.internal", "169.254.169.254", "metadata"].contains(&host.as_str())
+        || host.contains('*')
+    {
         return false;
     }
     let hosts = match wanted.split_first() {
@@ -92,5 +119,9 @@ fuzz_target!(|input: (&str, &str)| {
         stamped(destinations, uri);
         return;
     }
-    assert_eq!(stamped(destinations, uri.clone()), allowed(pattern, &uri), "{pattern} {uri}");
+    assert_eq!(
+        stamped(destinations, uri.clone()),
+        allowed(pattern, &uri),
+        "{pattern} {uri}"
+    );
 });

@@ -13,7 +13,9 @@ use libfuzzer_sys::fuzz_target;
 use tower_scoped_auth::{Audience, TokenRequest};
 
 fuzz_target!(|input: &[u8]| {
-    let Some((first, rest)) = input.split_first() else { return };
+    let Some((first, rest)) = input.split_first() else {
+        return;
+    };
     let body = match first % 3 {
         0 => None,
         1 => Some(rest.to_vec()),
@@ -27,7 +29,9 @@ fuzz_target!(|input: &[u8]| {
         None => rest.to_vec(),
     };
     let audience = Audience::new("https://a.run.app").expect("valid");
-    let Ok(token) = server::fetch(answer, TokenRequest::id_token(audience)) else { return };
+    let Ok(token) = server::fetch(answer, TokenRequest::id_token(audience)) else {
+        return;
+    };
     let secret = token.expose_secret();
     let parts: Vec<&str> = secret.split('.').collect();
     assert_eq!(parts.len(), 3);

@@ -9,8 +9,16 @@ fuzz_target!(|input: Vec<&str>| {
     match Scopes::new(&input) {
         Ok(scopes) => {
             assert!(scopes.iter().all(|scope| input.contains(&scope)));
-            assert!(input.iter().all(|scope| scopes.iter().any(|kept| kept == *scope)));
-            assert!(scopes.iter().all(|s| s.bytes().all(|b| b.is_ascii_graphic() && b != b',')));
+            assert!(
+                input
+                    .iter()
+                    .all(|scope| scopes.iter().any(|kept| kept == *scope))
+            );
+            assert!(
+                scopes
+                    .iter()
+                    .all(|s| s.bytes().all(|b| b.is_ascii_graphic() && b != b','))
+            );
         }
         Err(error) => assert_eq!(error.to_string().lines().count(), 1),
     }

@@ -126,7 +126,7 @@ async fn in_a_stack_of_ones_own_below_the_cluster_address() -> Result<(), BoxErr
     } = stage().await?;
     let service = ServiceBuilder::new()
         .layer(config.base_uri_layer())
-        // Below it requests have the cluster's host, so the destination is judged.
+        // Inside `base_uri_layer`, requests have the cluster's host, so the destination can be checked.
         .layer(auth.destinations(Destinations::only([origin])?))
         .service(Hyper::builder(TokioExecutor::new()).build_http::<KubeBody>());
     use_it(Client::new(service, config.default_namespace), &mds).await
@@ -137,7 +137,7 @@ async fn on_top_of_the_default_stack_through_a_buffer() -> Result<(), BoxError> 
     let Stage {
         mds, config, auth, ..
     } = stage().await?;
-    // The default stack cannot be cloned, hence the buffer, and adds the cluster's host below.
+    // The default stack cannot be cloned, hence the buffer. It adds the cluster's host further in.
     let client = ClientBuilder::try_from(config)?
         .with_layer(&BufferLayer::new(1024))
         .with_layer(&auth.destinations(Destinations::trust_inner()))

@@ -15,10 +15,10 @@ use tower_scoped_auth::{
 };
 use tower_scoped_auth_integrations::api;
 
-/// The layer in a chain of middlewares: inside of those named before it, outside of those after.
+/// The layer in a chain of middlewares: inside those added before it, outside those added after.
 ///
-/// `Next` is Tower's inner service under another name, so the layer goes around it, anew for each
-/// request. That costs one allocation; the cache is the layer's, and the same for all.
+/// `Next` is Tower's inner service under another name, so the layer wraps it, anew for each
+/// request. That costs one allocation; the cache belongs to the layer, and all requests share it.
 struct Stamp(ScopedAuthLayer);
 
 #[async_trait::async_trait]

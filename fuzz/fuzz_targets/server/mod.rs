@@ -26,8 +26,12 @@ static SERVER: LazyLock<SocketAddr> = LazyLock::new(|| {
     addr
 });
 
-static RUNTIME: LazyLock<Runtime> =
-    LazyLock::new(|| Builder::new_current_thread().enable_all().build().expect("a runtime"));
+static RUNTIME: LazyLock<Runtime> = LazyLock::new(|| {
+    Builder::new_current_thread()
+        .enable_all()
+        .build()
+        .expect("a runtime")
+});
 
 /// Most inputs are more useful after a correct head.
 pub const HEAD: &[u8] = b"HTTP/1.1 200 OK\r\nMetadata-Flavor: Google\r\n\r\n";
@@ -35,7 +39,10 @@ pub const HEAD: &[u8] = b"HTTP/1.1 200 OK\r\nMetadata-Flavor: Google\r\n\r\n";
 /// What the client makes of `answer`. A token must be valid in a header, and an error must fit on one line.
 pub fn fetch(answer: Vec<u8>, request: TokenRequest) -> Result<Token, AuthError> {
     *ANSWER.lock().expect("not poisoned") = answer;
-    let source = MetadataServer::builder().endpoint(SERVER.to_string()).build().expect("valid");
+    let source = MetadataServer::builder()
+        .endpoint(SERVER.to_string())
+        .build()
+        .expect("valid");
     let result = RUNTIME.block_on(source.fetch(request));
     match &result {
         Ok(token) => {

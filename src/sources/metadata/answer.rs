@@ -116,6 +116,7 @@ mod tests {
             ("9223372036854775807", 86_400),
             ("18446744073709551615", 86_400),
             ("1e300", 86_400),
+            ("1e999999", 86_400),
             ("99999999999999999999999999999999999999", 86_400),
         ] {
             let token = access_token(answer(json).as_bytes()).expect(json);
@@ -127,14 +128,9 @@ mod tests {
         }
         for json in [
             "0", "-1", "-9e18", "null", "true", "\"\"", "\"abc\"", "[]", "{}", "NaN", "0.9", "-0",
-            "\"-1\"", "\"1e3\"", "\" 1\"", "1e", "0e9", "\"0\"", "1e999999", "[1]",
+            "\"-1\"", "\"1e3\"", "\" 1\"", "1e", "0e9", "\"0\"", "[1]",
         ] {
-            let result = access_token(answer(json).as_bytes());
-            // A float out of range may be read as infinity, which exceeds any cap, or as not a number.
-            if json == "1e999999" {
-                continue;
-            }
-            assert!(result.is_err(), "{json}");
+            assert!(access_token(answer(json).as_bytes()).is_err(), "{json}");
         }
         let absent = r#"{"access_token":"ya29.a","token_type":"Bearer"}"#;
         assert!(
