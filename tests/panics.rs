@@ -12,6 +12,7 @@ mod support;
 use std::{
     convert::Infallible,
     panic::AssertUnwindSafe,
+    pin::Pin,
     sync::{
         Arc,
         atomic::{AtomicBool, Ordering},
@@ -156,12 +157,8 @@ async fn s100_whatever_panics_around_us_leaves_nothing_poisoned() {
     let slow = Script::new(|_| Answer::token("tok", 3599).after(secs(1)));
     let third = layer(slow).layer(Inner::new());
     {
-        let waker = std::task::Waker::from(Arc::new(PanickingWaker));
         let mut request = Box::pin(send(&third, BUCKET));
-        let poll = request
-            .as_mut()
-            .poll(&mut std::task::Context::from_waker(&waker));
-        assert!(poll.is_pending());
+        poll_to_panic_later(request.as_mut());
         let waiting = tokio::spawn({
             let third = third.clone();
             async move { send(&third, BUCKET).await.map(drop) }
@@ -184,12 +181,8 @@ async fn s100_a_waker_of_keep_fresh_that_panics_is_nobody_elses_trouble() {
     let cache = TokenCache::builder(slow).clock(TestClock::new());
     let request = TokenRequest::access_token(Default::default());
     let cache = cache.build().unwrap();
-    let waker = std::task::Waker::from(Arc::new(PanickingWaker));
     let mut kept = Box::pin(cache.keep_fresh(&request));
-    let poll = kept
-        .as_mut()
-        .poll(&mut std::task::Context::from_waker(&waker));
-    assert!(poll.is_pending());
+    poll_to_panic_later(kept.as_mut());
     cache.token(&request).await.unwrap();
     sleep(secs(1)).await;
     assert!(tap.text().contains("token fetched"), "{}", tap.text());
@@ -257,6 +250,13 @@ async fn s100_a_subscriber_that_panics_over_a_source_that_panics_ends_an_attempt
     now.store(false, Ordering::SeqCst);
     sleep(secs(10)).await;
     send(&client, BUCKET).await.unwrap();
+}
+
+/// Polls once, pending, with a waker that panics.
+fn poll_to_panic_later(future: Pin<&mut impl Future>) {
+    let waker = std::task::Waker::from(Arc::new(PanickingWaker));
+    let poll = future.poll(&mut std::task::Context::from_waker(&waker));
+    assert!(poll.is_pending());
 }
 
 struct PanickingWaker;

@@ -108,10 +108,7 @@ const TURNS: usize = 16;
 
 /// The first calls hang, as many as may run at once; the others are answered.
 fn all_turns_hang() -> Script {
-    Script::new(|call| match call.number {
-        ..=TURNS => Answer::hang(),
-        _ => Answer::token("tok", 3599),
-    })
+    all_turns_hang_then_order().0
 }
 
 /// The same; also returns the keys of the other calls, in order.
@@ -138,18 +135,20 @@ fn numbered(key: usize) -> TokenRequest {
     TokenRequest::access_token(Scopes::new([key.to_string()]).unwrap())
 }
 
-/// A runtime in which a fetch has begun for each key, as far as there are turns. After that, nobody drives
-/// it.
+/// Asks for each key and leaves. On return, a fetch has begun for each, as far as there are turns.
+async fn ask_and_leave(keys: usize, cache: &TokenCache, source: &Script) {
+    for key in 0..keys {
+        assert!(cache.token(&numbered(key)).now_or_never().is_none());
+    }
+    while source.calls() < TURNS {
+        tokio::task::yield_now().await;
+    }
+}
+
+/// A runtime on which that has happened. After that, nobody drives it.
 fn fall_idle_with(keys: usize, cache: &TokenCache, source: &Script) -> Runtime {
     let idle = current_thread();
-    idle.block_on(async {
-        for key in 0..keys {
-            assert!(cache.token(&numbered(key)).now_or_never().is_none());
-        }
-        while source.calls() < TURNS {
-            tokio::task::yield_now().await;
-        }
-    });
+    idle.block_on(ask_and_leave(keys, cache, source));
     idle
 }
 
@@ -236,13 +235,7 @@ fn s085_a_stall_of_the_only_runtime_changes_nothing_in_its_line() {
     let (source, order) = all_turns_hang_then_order();
     let cache = impatient(&source).build().unwrap();
     current_thread().block_on(async {
-        // Their callers have left.
-        for key in 0..2 * TURNS {
-            assert!(cache.token(&numbered(key)).now_or_never().is_none());
-        }
-        while source.calls() < TURNS {
-            tokio::task::yield_now().await;
-        }
+        ask_and_leave(2 * TURNS, &cache, &source).await;
         // Longer than an attempt plus a second.
         thread::sleep(Duration::from_millis(1_500));
         cache.token(&numbered(1_000)).await.unwrap();

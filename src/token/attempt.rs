@@ -13,7 +13,9 @@ use std::{
 
 use tokio::time::timeout;
 
-use super::{request::TokenRequest, source::DynSource, timer::timed, value::Token};
+use super::{
+    foreign::contained, request::TokenRequest, source::DynSource, timer::timed, value::Token,
+};
 use crate::error::{AuthError, Kind};
 
 /// Asks `source` once. `noted` is told of a panic, which is a failed attempt; `noted` itself may panic.
@@ -26,7 +28,7 @@ pub(crate) async fn attempt(
     // In an async block, so that a panic before the first await is caught as well.
     let fetch = async { source.fetch(request).await };
     let unwinding = caught(fetch, |panic| {
-        let _ = catch_unwind(AssertUnwindSafe(|| noted(panic)));
+        contained(|| noted(panic));
         Err(AuthError::new(Kind::Panic, "the token source panicked"))
     });
     let limited = timed(|| timeout(limit, unwinding))?;

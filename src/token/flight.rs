@@ -7,14 +7,14 @@
 
 use std::{
     cell::Cell,
-    panic::{AssertUnwindSafe, catch_unwind},
     sync::{Arc, Weak},
 };
 
 use tokio::{runtime::Handle, time::Instant};
 
 use super::{
-    clock::Moment, events, fetcher::Fetcher, request::TokenRequest, slot::Missed, supply::Supply,
+    clock::Moment, events, fetcher::Fetcher, foreign::contained, request::TokenRequest,
+    slot::Missed, supply::Supply,
 };
 
 /// A flight that has no turn yet.
@@ -151,6 +151,6 @@ impl Drop for Flight {
         serve_line(&self.fetcher, now);
         supply.note_landing();
         // A panic may be dropping this: a second one, in a subscriber, would abort the process.
-        let _ = catch_unwind(AssertUnwindSafe(|| events::abandoned(&supply)));
+        contained(|| events::abandoned(&supply));
     }
 }

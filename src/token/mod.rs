@@ -32,6 +32,7 @@
 //! | [`fetcher`] | the source, and the bounds over all slots | which slot asks, for whom |
 //! | [`flight`] | how one attempt runs as a task | who asked, and why |
 //! | [`supply`] | one request's slot, and what it needs from outside | HTTP |
+//! | [`foreign`] | that a panic ends there | whose code it runs |
 //! | [`timer`] | whether the runtime has timers | what is timed |
 //! | [`wait`] | a waiting request's timer | what it is waiting for |
 //! | [`cache`], [`cache_builder`], [`supplies`], [`keep_fresh`], [`status`] | one supply per request | HTTP requests, destinations |
@@ -46,6 +47,7 @@ pub(crate) mod current;
 pub(crate) mod events;
 mod fetcher;
 mod flight;
+mod foreign;
 mod from_service;
 mod keep_fresh;
 pub(crate) mod lease;

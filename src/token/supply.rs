@@ -4,7 +4,6 @@
 //! runtime.
 
 use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
     sync::{
         Arc,
         atomic::{AtomicI64, Ordering},
@@ -20,6 +19,7 @@ use super::{
     current::Memo,
     fetcher::Fetcher,
     flight::{Queued, serve_line},
+    foreign::contained,
     meters::TokenMeter,
     rate::COME_BACK,
     request::TokenRequest,
@@ -82,7 +82,7 @@ impl Supply {
 
     pub(super) fn note_landing(&self) {
         // Wakers are foreign code, and this may be called while a panic unwinds.
-        let _ = catch_unwind(AssertUnwindSafe(|| self.landed.notify_waiters()));
+        contained(|| self.landed.notify_waiters());
     }
 
     pub(crate) fn status(&self) -> TokenStatus {

@@ -165,6 +165,11 @@ mod tests {
 
     proptest! {
         #[test]
+        fn decoding_undoes_encoding(bytes in prop::collection::vec(any::<u8>(), 1..100)) {
+            prop_assert_eq!(&**decoded(&encoded(&bytes)).unwrap(), &bytes);
+        }
+
+        #[test]
         fn whatever_comes_is_a_time_or_a_fault(token in "[A-Za-z0-9_.-]{0,200}", claims in "\\PC{0,60}") {
             let _ = expiry(&token);
             let _ = with_claims(&claims);

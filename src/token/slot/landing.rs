@@ -1,10 +1,6 @@
 //! An attempt that ended, or was dropped before it could: what it changes, and who is woken.
 
-use std::{
-    panic::{AssertUnwindSafe, catch_unwind},
-    sync::Arc,
-    task::Waker,
-};
+use std::{sync::Arc, task::Waker};
 
 use super::{
     Slot,
@@ -14,6 +10,7 @@ use crate::{
     error::{AuthError, Kind},
     token::{
         clock::Moment,
+        foreign::contained,
         lease::Lease,
         schedule::{Edges, Phase},
         value::Token,
@@ -211,6 +208,6 @@ impl State {
 /// A waker is foreign code. If one panics, the others must still be woken.
 fn wake_all(wakers: impl IntoIterator<Item = Waker>) {
     for waker in wakers {
-        let _ = catch_unwind(AssertUnwindSafe(|| waker.wake()));
+        contained(|| waker.wake());
     }
 }
