@@ -106,7 +106,6 @@
     )
 )]
 
-mod asker;
 mod config_error;
 mod destination;
 #[cfg(feature = "emulator")]

@@ -11,7 +11,7 @@ use http::{
 };
 
 use crate::{
-    asker::Asker,
+    destination::OriginId,
     destination::{self, Destinations, Verdict},
     error::{AuthError, Kind},
     quota_project::QuotaProject,
@@ -66,7 +66,7 @@ pub(crate) enum Decision {
 /// What a request waits for, and on behalf of which origin.
 pub(crate) struct Wait {
     pub(crate) supply: Arc<Supply>,
-    pub(crate) asker: Asker,
+    pub(crate) origin: OriginId,
     /// The request was answered with 401 while carrying the token in service.
     pub(crate) rejected: bool,
 }
@@ -102,7 +102,7 @@ impl Policy {
         if request.extensions().is_some_and(has_wishes) {
             return None;
         }
-        let asker = self.destinations.admit(&request.target())?;
+        let origin = self.destinations.admit(&request.target())?;
         let Imprint { header, serial } = supply.warm(memo)?;
         // Checking first whether there is a header would cost as much as inserting it.
         let headers = request.headers_mut();
@@ -116,14 +116,14 @@ impl Policy {
             headers.remove(AUTHORIZATION);
             return None;
         }
-        Some(Watch::new(serial, asker, &supply.fetcher().meters))
+        Some(Watch::new(serial, origin, &supply.fetcher().meters))
     }
 
     /// Handles everything that [`stamp`](Self::stamp) did not settle.
     #[inline(never)]
     pub(crate) fn decide<R: Outgoing>(&self, request: &mut R) -> Decision {
-        let asker = match self.destinations.judge(&request.target()) {
-            Verdict::Stamp(asker) => asker,
+        let origin = match self.destinations.judge(&request.target()) {
+            Verdict::Stamp(origin) => origin,
             Verdict::Pass => return Decision::Pass,
             Verdict::Refuse(error) => return Decision::Refuse(error),
         };
@@ -142,8 +142,8 @@ impl Policy {
             // Answered with 401 while carrying the token in service: waiting for another one is
             // worthwhile.
             _ if rejected => None,
-            Wanted::Usual(supply) => supply.stamp(supply.now(), Some(asker)),
-            Wanted::Other(request) => self.cache.stamp(request, asker),
+            Wanted::Usual(supply) => supply.stamp(supply.now(), Some(origin)),
+            Wanted::Other(request) => self.cache.stamp(request, origin),
         };
         // A request that waits is sent with a token or not at all.
         if let Some(project) = &self.quota_project
@@ -152,7 +152,7 @@ impl Policy {
             return Decision::Refuse(AuthError::too_many_headers(full));
         }
         let meters = self.cache.meters();
-        match imprint.map(|imprint| Watch::put(request.headers_mut(), imprint, asker, meters)) {
+        match imprint.map(|imprint| Watch::put(request.headers_mut(), imprint, origin, meters)) {
             Some(Ok(watch)) => Decision::Stamped(watch),
             Some(Err(full)) => Decision::Refuse(full),
             None => Decision::Wait(Wait {
@@ -160,7 +160,7 @@ impl Policy {
                     Wanted::Usual(supply) => Arc::clone(supply),
                     Wanted::Other(request) => self.cache.supply(&request),
                 },
-                asker,
+                origin,
                 rejected,
             }),
         }

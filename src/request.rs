@@ -6,7 +6,7 @@
 use http::{Extensions, HeaderMap, Request, Response, StatusCode, Uri, uri};
 
 use crate::{
-    asker::Asker,
+    destination::OriginId,
     destination::{Scheme, Target},
 };
 
@@ -23,7 +23,7 @@ pub trait AuthRequest: sealed::Outgoing {}
 pub trait AuthResponse: sealed::Incoming {}
 
 pub(crate) mod sealed {
-    use super::{Asker, Extensions, HeaderMap, StatusCode, Target};
+    use super::{Extensions, HeaderMap, OriginId, StatusCode, Target};
 
     pub trait Outgoing {
         fn target(&self) -> Target<'_>;
@@ -39,7 +39,7 @@ pub(crate) mod sealed {
 
         /// False if the response is known to come from another origin: a client that follows redirects
         /// may have gone there, without our token.
-        fn answers(&self, _: Asker) -> bool {
+        fn answers(&self, _: OriginId) -> bool {
             true
         }
     }
@@ -102,7 +102,8 @@ mod reqwest_types {
     use reqwest::{Request, Response, Url};
 
     use super::{
-        Asker, AuthRequest, AuthResponse, Extensions, HeaderMap, Scheme, StatusCode, Target, sealed,
+        AuthRequest, AuthResponse, Extensions, HeaderMap, OriginId, Scheme, StatusCode, Target,
+        sealed,
     };
 
     /// What reqwest (0.13) uses as the URL of a response that was constructed by hand.
@@ -154,9 +155,9 @@ mod reqwest_types {
             self.extensions_mut()
         }
 
-        fn answers(&self, asker: Asker) -> bool {
+        fn answers(&self, origin: OriginId) -> bool {
             let target = target_of(self.url());
-            target.authority == NO_URL || target.asker() == asker
+            target.authority == NO_URL || target.origin() == origin
         }
     }
 }

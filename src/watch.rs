@@ -3,7 +3,7 @@
 use http::header::{AUTHORIZATION, HeaderMap};
 
 use crate::{
-    asker::Asker,
+    destination::OriginId,
     error::AuthError,
     token::{
         meters::{Meters, Rejections},
@@ -15,19 +15,19 @@ use crate::{
 /// Identifies the token that a request carried, in order to report a 401.
 pub(crate) struct Watch {
     serial: Serial,
-    asker: Asker,
+    origin: OriginId,
     rejections: Rejections,
 }
 
 impl Watch {
     /// A request is sent with the token of that serial.
     #[inline]
-    pub(crate) fn new(serial: Serial, asker: Asker, meters: &Meters) -> Self {
+    pub(crate) fn new(serial: Serial, origin: OriginId, meters: &Meters) -> Self {
         meters.stamped();
         let rejections = meters.rejections();
         Self {
             serial,
-            asker,
+            origin,
             rejections,
         }
     }
@@ -36,25 +36,25 @@ impl Watch {
     pub(crate) fn put(
         headers: &mut HeaderMap,
         imprint: Imprint,
-        asker: Asker,
+        origin: OriginId,
         meters: &Meters,
     ) -> Result<Self, AuthError> {
         let Imprint { header, serial } = imprint;
         match headers.try_insert(AUTHORIZATION, header) {
-            Ok(_) => Ok(Self::new(serial, asker, meters)),
+            Ok(_) => Ok(Self::new(serial, origin, meters)),
             Err(full) => Err(AuthError::too_many_headers(full)),
         }
     }
 
     /// The origin that the request went to.
-    pub(crate) fn asker(&self) -> Asker {
-        self.asker
+    pub(crate) fn origin(&self) -> OriginId {
+        self.origin
     }
 
     /// The request was answered with 401.
     #[cold]
     pub(crate) fn rejected(&self) {
-        rejection::report(self.serial, self.asker);
+        rejection::report(self.serial, self.origin);
         self.rejections.note();
     }
 }

@@ -15,14 +15,13 @@ mod shortcut;
 
 use std::{fmt, sync::Arc};
 
-pub(crate) use self::origin::{Scheme, Target};
+pub(crate) use self::origin::{OriginId, Scheme, Target};
 use self::{
     origin::{Fault, Origin},
     pattern::Pattern,
     shortcut::Shortcuts,
 };
 use crate::{
-    asker::Asker,
     config_error::ConfigError,
     error::{AuthError, Kind},
 };
@@ -69,8 +68,8 @@ struct Origins {
 
 /// What to do with a request.
 pub(crate) enum Verdict {
-    /// It may carry the token; a 401 is attributed to this asker.
-    Stamp(Asker),
+    /// It may carry the token; a 401 is attributed to this origin.
+    Stamp(OriginId),
     /// It is sent without a token.
     Pass,
     /// It is not sent.
@@ -162,17 +161,17 @@ impl Destinations {
     /// May a request to `target` carry the token? `None` means only that the shortcut cannot tell; use
     /// [`judge`](Self::judge).
     #[inline]
-    pub(crate) fn admit(&self, target: &Target<'_>) -> Option<Asker> {
+    pub(crate) fn admit(&self, target: &Target<'_>) -> Option<OriginId> {
         match &self.allowed {
             Allowed::Origins(origins) => origins.shortcuts.admit(target),
-            Allowed::Inner => Some(target.asker()),
+            Allowed::Inner => Some(target.origin()),
         }
     }
 
     /// May a request to `target` carry the token?
     pub(crate) fn judge(&self, target: &Target<'_>) -> Verdict {
         match (self.admit(target), &self.allowed) {
-            (Some(asker), _) => Verdict::Stamp(asker),
+            (Some(origin), _) => Verdict::Stamp(origin),
             (None, Allowed::Origins(origins)) => self.judge_exactly(&origins.patterns, target),
             (None, Allowed::Inner) => self.judge_exactly(&[], target),
         }
@@ -185,7 +184,9 @@ impl Destinations {
             Err(_) => false,
         };
         match origin {
-            Ok(origin) if allowed && !origin.is_metadata_server() => Verdict::Stamp(target.asker()),
+            Ok(origin) if allowed && !origin.is_metadata_server() => {
+                Verdict::Stamp(target.origin())
+            }
             _ if self.pass_others => Verdict::Pass,
             origin => Verdict::Refuse(refusal(patterns, target, origin.err())),
         }

@@ -5,9 +5,11 @@
 use std::{
     fmt,
     net::{Ipv4Addr, Ipv6Addr},
+    num::NonZeroU64,
 };
 
-use crate::asker::Asker;
+/// A number for the origin that a request goes to. A 401 is attributed to it.
+pub(crate) type OriginId = NonZeroU64;
 
 /// What a request says about where it goes.
 #[derive(Debug)]
@@ -155,7 +157,7 @@ impl Target<'_> {
     /// needed: two origins with the same hash merely share a wait.
     // Not inlined: most requests go to an origin whose hash is known, and would have to jump over it.
     #[inline(never)]
-    pub(crate) fn asker(&self) -> Asker {
+    pub(crate) fn origin(&self) -> OriginId {
         let bytes = self.authority.as_bytes();
         let (words, rest) = bytes.as_chunks::<8>();
         let words = words.iter().map(|word| u64::from_le_bytes(*word));
@@ -166,7 +168,7 @@ impl Target<'_> {
             None => rest.fold(scheme, mix),
         };
         // The lowest bit is sacrificed so that the hash is never zero.
-        Asker::MIN | hash
+        OriginId::MIN | hash
     }
 }
 

@@ -9,7 +9,7 @@
 use std::sync::OnceLock;
 
 use super::origin::{METADATA_NAMES, Scheme, Target};
-use crate::asker::Asker;
+use crate::destination::OriginId;
 
 /// Patterns in a form that is fast to compare.
 #[derive(Debug)]
@@ -25,7 +25,7 @@ pub(super) struct Shortcuts {
 /// comparing them calls nothing and reads a single cache line.
 #[derive(Debug)]
 struct Familiar {
-    asker: Asker,
+    origin: OriginId,
     length: u8,
     /// The last eight bytes, some of which may also be in the last whole word.
     last: u64,
@@ -95,7 +95,7 @@ impl Shortcut {
 
 impl Familiar {
     /// Returns `None` if the authority has more whole words than fit, or is shorter than one word.
-    fn of(scheme: Scheme, authority: &[u8], asker: Asker) -> Option<Self> {
+    fn of(scheme: Scheme, authority: &[u8], origin: OriginId) -> Option<Self> {
         let (whole, _) = authority.as_chunks::<WORD>();
         let mut words = [0; FAMILIAR_WORDS];
         for (word, bytes) in words.get_mut(..whole.len())?.iter_mut().zip(whole) {
@@ -103,7 +103,7 @@ impl Familiar {
         }
         Some(Self {
             scheme,
-            asker,
+            origin,
             length: u8::try_from(authority.len()).ok()?,
             words,
             last: last_word(authority)?,
@@ -134,30 +134,30 @@ impl FromIterator<Shortcut> for Shortcuts {
 impl Shortcuts {
     /// May a request to `target` carry the token? `None` means that the shortcut cannot tell.
     #[inline]
-    pub(super) fn admit(&self, target: &Target<'_>) -> Option<Asker> {
+    pub(super) fn admit(&self, target: &Target<'_>) -> Option<OriginId> {
         let authority = target.authority.as_bytes();
         if let Some(familiar) = self.familiar.get()
             && familiar.is(target.scheme, authority)
         {
-            return Some(familiar.asker);
+            return Some(familiar.origin);
         }
         self.find(target)
     }
 
     #[inline(never)]
-    fn find(&self, target: &Target<'_>) -> Option<Asker> {
+    fn find(&self, target: &Target<'_>) -> Option<OriginId> {
         let (scheme, authority) = (target.scheme, target.authority.as_bytes());
         if !self.covers(scheme, authority) {
             return None;
         }
-        let asker = target.asker();
+        let origin = target.origin();
         if self.familiar.get().is_none()
-            && let Some(familiar) = Familiar::of(scheme, authority, asker)
+            && let Some(familiar) = Familiar::of(scheme, authority, origin)
         {
             // Another thread may get there first, with the same origin or a different one.
             self.familiar.get_or_init(|| familiar);
         }
-        Some(asker)
+        Some(origin)
     }
 
     fn covers(&self, scheme: Scheme, authority: &[u8]) -> bool {
@@ -250,10 +250,10 @@ mod tests {
 
     #[test]
     fn the_familiar_origin_is_told_from_all_others() {
-        let asker = Asker::MIN;
+        let origin = OriginId::MIN;
         for length in 0..64 {
             let authority: Vec<u8> = (b'a'..=b'z').cycle().take(length).collect();
-            let familiar = Familiar::of(Scheme::Https, &authority, asker);
+            let familiar = Familiar::of(Scheme::Https, &authority, origin);
             assert_eq!(familiar.is_some(), (8..40).contains(&length), "{length}");
             let Some(familiar) = familiar else { continue };
             assert!(familiar.is(Scheme::Https, &authority));

@@ -128,7 +128,7 @@ where
 /// Takes the response by value: lending it would cause extra moves on the usual path.
 #[cold]
 fn unauthorized<T: AuthResponse>(mut response: T, watch: Option<Watch>) -> T {
-    if let Some(watch) = watch.filter(|watch| response.answers(watch.asker()))
+    if let Some(watch) = watch.filter(|watch| response.answers(watch.origin()))
         // Otherwise a layer inside replaced our token with its own.
         && response.extensions_mut().insert(Rejected).is_none()
     {

@@ -11,8 +11,8 @@ use pin_project_lite::pin_project;
 use tower_service::Service;
 
 use crate::{
-    asker::Asker, error::AuthError, policy::Wait, request::AuthRequest, token::wait::Acquire,
-    watch::Watch,
+    destination::OriginId, error::AuthError, policy::Wait, request::AuthRequest,
+    token::wait::Acquire, watch::Watch,
 };
 
 pin_project! {
@@ -21,7 +21,7 @@ pin_project! {
         Waiting {
             #[pin]
             acquire: Acquire,
-            asker: Asker,
+            origin: OriginId,
             // Taken once the token is there.
             parts: Option<(S, R)>,
         },
@@ -33,12 +33,12 @@ impl<S, R> Unsent<S, R> {
     pub(super) fn waiting(wait: Wait, ready_inner: S, request: R) -> Self {
         let Wait {
             supply,
-            asker,
+            origin,
             rejected,
         } = wait;
         Self::Waiting {
-            acquire: Acquire::new(supply, Some(asker), rejected),
-            asker,
+            acquire: Acquire::new(supply, Some(origin), rejected),
+            origin,
             parts: Some((ready_inner, request)),
         }
     }
@@ -58,7 +58,7 @@ where
             UnsentProj::Failed { error } => Err(error.clone()),
             UnsentProj::Waiting {
                 mut acquire,
-                asker,
+                origin,
                 parts,
             } => {
                 let lease = ready!(acquire.as_mut().poll(cx));
@@ -67,7 +67,7 @@ where
                     let imprint = lease.stamp().imprint();
                     let (mut ready_inner, mut request) =
                         parts.take().ok_or_else(AuthError::gone)?;
-                    let watch = Watch::put(request.headers_mut(), imprint, *asker, meters)
+                    let watch = Watch::put(request.headers_mut(), imprint, *origin, meters)
                         .inspect_err(|_| meters.refused())?;
                     Ok((ready_inner.call(request), watch))
                 })

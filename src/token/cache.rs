@@ -26,7 +26,7 @@ use super::{
     value::Token,
     wait::Acquire,
 };
-use crate::{asker::Asker, error::AuthError};
+use crate::{destination::OriginId, error::AuthError};
 
 /// Caches tokens by [`TokenRequest`]: fetched on first use, refreshed before they expire.
 ///
@@ -168,12 +168,12 @@ impl TokenCache {
 
     /// Returns an imprint of a stamp for `request` that can be used at once. Creates nothing, and
     /// writes to no count but the header value's own.
-    pub(crate) fn stamp(&self, request: &TokenRequest, asker: Asker) -> Option<Imprint> {
+    pub(crate) fn stamp(&self, request: &TokenRequest, origin: OriginId) -> Option<Imprint> {
         let supplies = self.inner.supplies.load();
         let supply = supplies.get(request)?;
         let now = supply.now();
         supply.touch(now.mono);
-        supply.stamp(now, Some(asker))
+        supply.stamp(now, Some(origin))
     }
 
     pub(crate) fn meters(&self) -> &Meters {

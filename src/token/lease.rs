@@ -13,7 +13,7 @@ use super::{
     stamp::{Stamp, Stamps},
     value::Token,
 };
-use crate::asker::Asker;
+use crate::destination::OriginId;
 
 /// One token, for as long as it is in service.
 ///
@@ -87,7 +87,7 @@ impl Lease {
         self.rejection.is_set()
     }
 
-    pub(crate) fn is_rejected_by(&self, asker: Option<Asker>) -> bool {
-        asker.is_some_and(|asker| self.rejection.is_by(asker))
+    pub(crate) fn is_rejected_by(&self, origin: Option<OriginId>) -> bool {
+        origin.is_some_and(|origin| self.rejection.is_by(origin))
     }
 }

@@ -16,7 +16,7 @@ use std::{
 };
 
 use super::stamp::{Serial, Stamps};
-use crate::asker::Asker;
+use crate::destination::OriginId;
 
 /// The origins that answered a token with 401.
 pub(super) struct Rejection {
@@ -41,10 +41,10 @@ struct InService(Mutex<ByName>);
 
 static IN_SERVICE: InService = InService(Mutex::new(BTreeMap::new()));
 
-/// A request with the token of that serial was answered with 401 by the origin `asker`.
-pub(crate) fn report(serial: Serial, asker: Asker) {
+/// A request with the token of that serial was answered with 401 by the origin `origin`.
+pub(crate) fn report(serial: Serial, origin: OriginId) {
     if let Some(rejection) = find(serial) {
-        rejection.add(asker);
+        rejection.add(origin);
     }
 }
 
@@ -76,22 +76,23 @@ impl Rejection {
         first.load(Ordering::Relaxed) != 0
     }
 
-    pub(super) fn is_by(&self, asker: Asker) -> bool {
+    pub(super) fn is_by(&self, origin: OriginId) -> bool {
         let by = |place: &AtomicU64| place.load(Ordering::Relaxed);
         self.by
             .iter()
             .map(by)
-            .any(|by| by == asker.get() || by == ALL)
+            .any(|by| by == origin.get() || by == ALL)
     }
 
-    fn add(&self, asker: Asker) {
+    fn add(&self, origin: OriginId) {
         // Flags that later requests may see with a delay; they order nothing.
         let is_taken = |place: &AtomicU64| {
-            let free = place.compare_exchange(0, asker.get(), Ordering::Relaxed, Ordering::Relaxed);
-            free.is_err_and(|by| by != asker.get())
+            let free =
+                place.compare_exchange(0, origin.get(), Ordering::Relaxed, Ordering::Relaxed);
+            free.is_err_and(|by| by != origin.get())
         };
         let [.., last] = &self.by;
-        if !self.is_by(asker) && self.by.iter().all(is_taken) {
+        if !self.is_by(origin) && self.by.iter().all(is_taken) {
             last.store(ALL, Ordering::Relaxed);
         }
         self.stamps.mark_rejected();
@@ -111,7 +112,7 @@ mod tests {
     use super::*;
     use crate::token::value::Token;
 
-    const ASKER: Asker = Asker::MIN;
+    const ORIGIN: OriginId = OriginId::MIN;
 
     fn token_in_service() -> (Stamps, Arc<Rejection>) {
         let token = Token::new("secret", Duration::from_secs(3600));
@@ -124,11 +125,11 @@ mod tests {
         let (stamps, rejection) = token_in_service();
         let (others, other) = token_in_service();
         assert_ne!(stamps.serial(), others.serial());
-        report(stamps.serial(), ASKER);
+        report(stamps.serial(), ORIGIN);
         assert!(stamps.all().all(|stamp| stamp.is_rejected()));
-        assert!(rejection.is_by(ASKER));
+        assert!(rejection.is_by(ORIGIN));
         assert!(others.all().all(|stamp| !stamp.is_rejected()));
-        assert!(!other.is_by(ASKER));
+        assert!(!other.is_by(ORIGIN));
     }
 
     #[test]
@@ -141,7 +142,7 @@ mod tests {
         assert!(in_service().contains_key(&serial));
         drop(found);
         assert!(!in_service().contains_key(&serial));
-        report(serial, ASKER);
+        report(serial, ORIGIN);
         assert!(stamps.all().all(|stamp| !stamp.is_rejected()));
     }
 
@@ -150,10 +151,10 @@ mod tests {
         let (stamps, rejection) = token_in_service();
         let serial = stamps.serial();
         thread::scope(|scope| {
-            for asker in 1..=2 {
+            for origin in 1..=2 {
                 scope.spawn(move || {
                     for _ in 0..50 {
-                        report(serial, ASKER.saturating_add(asker));
+                        report(serial, ORIGIN.saturating_add(origin));
                     }
                 });
             }

@@ -28,7 +28,7 @@ use super::{
     status::TokenStatus,
     value::Token,
 };
-use crate::asker::Asker;
+use crate::destination::OriginId;
 
 /// What every request reads comes first, in one cache line: with many token requests in use, each further
 /// line of each of them is one more to load.
@@ -124,18 +124,22 @@ impl Supply {
     }
 
     /// An imprint of a stamp that can be used at once. Begins a refresh if one is due.
-    pub(crate) fn stamp(self: &Arc<Self>, now: Moment, asker: Option<Asker>) -> Option<Imprint> {
+    pub(crate) fn stamp(
+        self: &Arc<Self>,
+        now: Moment,
+        origin: Option<OriginId>,
+    ) -> Option<Imprint> {
         match self.slot.peek(now) {
             Some(imprint) => Some(imprint),
-            None => self.stale(now, asker),
+            None => self.stale(now, origin),
         }
     }
 
     #[cold]
-    fn stale(self: &Arc<Self>, now: Moment, asker: Option<Asker>) -> Option<Imprint> {
+    fn stale(self: &Arc<Self>, now: Moment, origin: Option<OriginId>) -> Option<Imprint> {
         let runtime = Handle::try_current();
         let allowance = self.allowance(runtime.is_ok(), now);
-        let (imprint, launch) = self.slot.stale(now, asker, allowance)?;
+        let (imprint, launch) = self.slot.stale(now, origin, allowance)?;
         if let (Some(launch), Ok(runtime)) = (launch, runtime) {
             self.launch(launch, now, &runtime);
         }

@@ -23,7 +23,7 @@ use super::{
     supply::Supply,
     timer::timed,
 };
-use crate::{asker::Asker, error::AuthError};
+use crate::{destination::OriginId, error::AuthError};
 
 pin_project! {
     /// Resolves to a live token, or to the reason why there is none.
@@ -53,8 +53,8 @@ const SHORTEST_SLEEP: Duration = Duration::from_millis(1);
 
 impl Acquire {
     /// `rejected`: this request was answered with 401 while carrying the token in service.
-    pub(crate) fn new(supply: Arc<Supply>, asker: Option<Asker>, rejected: bool) -> Self {
-        let ask = Ask::new(asker, rejected);
+    pub(crate) fn new(supply: Arc<Supply>, origin: Option<OriginId>, rejected: bool) -> Self {
+        let ask = Ask::new(origin, rejected);
         Self {
             supply,
             ask,

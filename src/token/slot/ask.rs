@@ -8,7 +8,7 @@ use super::{
     state::State,
 };
 use crate::{
-    asker::Asker,
+    destination::OriginId,
     error::AuthError,
     token::{
         clock::{Moment, nanos},
@@ -24,7 +24,7 @@ pub(super) const BETTER_WAIT: Duration = Duration::from_secs(3);
 /// A request's dealings with the slot, from its first look to its last.
 #[derive(Debug)]
 pub(crate) struct Ask {
-    asker: Option<Asker>,
+    origin: Option<OriginId>,
     /// This request was answered with 401 while carrying the token in service: any other is better.
     rejected: bool,
     arrival: Option<Arrival>,
@@ -72,9 +72,9 @@ pub(super) enum Need {
 }
 
 impl Ask {
-    pub(crate) fn new(asker: Option<Asker>, rejected: bool) -> Self {
+    pub(crate) fn new(origin: Option<OriginId>, rejected: bool) -> Self {
         Self {
-            asker,
+            origin,
             rejected,
             arrival: None,
             ticket: None,
@@ -90,7 +90,7 @@ impl Ask {
             return Need::Token;
         }
         let rejected = lease.is_rejected();
-        let by_us = self.rejected || lease.is_rejected_by(self.asker);
+        let by_us = self.rejected || lease.is_rejected_by(self.origin);
         if rejected && by_us || phase == Phase::Guard {
             return Need::Better;
         }

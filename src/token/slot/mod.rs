@@ -63,7 +63,7 @@ use super::{
     sync::{AtomicI64, Mutex, MutexGuard, PoisonError},
     value::Token,
 };
-use crate::asker::Asker;
+use crate::destination::OriginId;
 
 /// The durations a slot uses; validated by the cache's builder.
 #[derive(Clone, Copy, Debug)]
@@ -145,12 +145,12 @@ impl Slot {
     pub(crate) fn stale(
         &self,
         now: Moment,
-        asker: Option<Asker>,
+        origin: Option<OriginId>,
         allowance: Allowance,
     ) -> Option<(Imprint, Option<Launch>)> {
         let lease = self.current.load();
         let held = lease.as_ref()?;
-        let need = Ask::new(asker, false).need(Some(held), now);
+        let need = Ask::new(origin, false).need(Some(held), now);
         if matches!(need, Need::Better | Need::Token) {
             return None;
         }
