@@ -30,7 +30,7 @@ use http::{HeaderMap, HeaderValue, Method, Request, Response, StatusCode, Versio
 use http_body::{Body, Frame, SizeHint};
 use http_body_util::BodyExt;
 use support::{Answer, BUCKET, FakeMds, Inner, Reply, Script, TraceTap, auth_error, get, send};
-use tokio::time::{Instant, sleep};
+use tokio::time::{Instant, sleep, sleep_until};
 use tokio_test::{assert_pending, assert_ready, assert_ready_err, assert_ready_ok, task};
 use tower::{
     BoxError, Layer, Service, ServiceBuilder, ServiceExt,
@@ -46,8 +46,8 @@ use tower::{
     util::{BoxCloneService, BoxCloneSyncService},
 };
 use tower_scoped_auth::{
-    Audience, Destinations, ResponseFuture, ScopedAuth, ScopedAuthLayer, Scopes, Token, TokenCache,
-    TokenRequest, source, test_util::TestClock,
+    Audience, Destinations, ResponseFuture, RetryUnauthorized, ScopedAuth, ScopedAuthLayer, Scopes,
+    Token, TokenCache, TokenRequest, source, test_util::TestClock,
 };
 use tower_test::mock;
 use tracing::{Instrument, Span};
@@ -350,6 +350,20 @@ async fn s116_ready_without_call_leaks_no_permit() {
     }
 }
 
+#[tokio::test(start_paused = true)]
+async fn a_concurrency_limit_outside_is_held_during_the_wait_for_a_token_as_well() {
+    let limit = ConcurrencyLimitLayer::new(1);
+    let limit = limit.layer(auth(&slow(secs(10))).layer(Inner::new()));
+    let mut response = task::spawn(limit.clone().oneshot(get(BUCKET)));
+    assert_pending!(response.poll());
+    sleep(secs(9)).await;
+    assert!(!has_room(&limit));
+    sleep(millis(1_001)).await;
+    assert_ready_ok!(response.poll());
+    drop(response);
+    assert!(has_room(&limit));
+}
+
 /// What the documentation of `ScopedAuth` says under "Readiness".
 #[tokio::test(start_paused = true)]
 async fn s117_a_request_that_waits_for_its_token_holds_the_permit() {
@@ -628,6 +642,348 @@ async fn rate_limit_outside_and_behind_a_buffer_inside() {
     }
     assert_eq!(begun.elapsed().as_secs(), 2, "{:?}", begun.elapsed());
     assert_eq!(inner.calls(), 12);
+}
+
+// What a token has left where its request arrives.
+
+/// Each token is named after the time at which it expires, in milliseconds since the source was made.
+fn named_after_their_expiry(life: Duration, latency: Duration) -> Script {
+    Script::new(move |call| {
+        let expires = call.at + life;
+        Answer::token(expires.as_millis().to_string(), life.as_secs()).after(latency)
+    })
+}
+
+/// Records the requests that pass one place in a stack. Must be made at the same time as the source.
+#[derive(Clone)]
+struct Checkpoint {
+    begun: Instant,
+    seen: Arc<Mutex<Vec<Passage>>>,
+}
+
+/// Milliseconds since the test began. The expiry is the one in the token's name.
+#[derive(Clone, Copy, Debug, PartialEq)]
+struct Passage {
+    at: i64,
+    expires: i64,
+}
+
+impl Passage {
+    fn left(self) -> i64 {
+        self.expires - self.at
+    }
+}
+
+impl Checkpoint {
+    fn new() -> Self {
+        Self {
+            begun: Instant::now(),
+            seen: Arc::default(),
+        }
+    }
+
+    /// For `ServiceBuilder::map_request`, which calls it when the service is called.
+    fn note(&self) -> impl Fn(Request<()>) -> Request<()> + Clone + use<> {
+        let Self { begun, seen } = self.clone();
+        move |request| {
+            let value = request.headers()["authorization"].to_str().unwrap();
+            let at = i64::try_from(begun.elapsed().as_millis()).unwrap();
+            let expires = value.strip_prefix("Bearer ").unwrap().parse().unwrap();
+            seen.lock().unwrap().push(Passage { at, expires });
+            request
+        }
+    }
+
+    fn passages(&self) -> Vec<Passage> {
+        self.seen.lock().unwrap().clone()
+    }
+
+    fn only(&self) -> Passage {
+        let passages = self.passages();
+        assert_eq!(passages.len(), 1, "{passages:?}");
+        passages[0]
+    }
+
+    fn expired(&self) -> usize {
+        let passages = self.passages();
+        passages
+            .iter()
+            .filter(|passage| passage.left() <= 0)
+            .count()
+    }
+}
+
+/// A client that connects first: it sends a request this long after it was handed over.
+fn connecting<S>(
+    takes: Duration,
+    client: S,
+) -> impl Service<
+    Request<()>,
+    Response = Response<()>,
+    Error = Infallible,
+    Future = impl Future<Output = Result<Response<()>, Infallible>> + Send,
+> + Clone
+where
+    S: Service<Request<()>, Response = Response<()>, Error = Infallible, Future: Send>
+        + Clone
+        + Send,
+{
+    service_fn(move |request| {
+        let client = client.clone();
+        async move {
+            sleep(takes).await;
+            client.oneshot(request).await
+        }
+    })
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_queue_inside_delivers_short_lived_tokens_after_their_expiry() {
+    let source = named_after_their_expiry(secs(3), Duration::ZERO);
+    let (handed_over, arrived, inner) = (Checkpoint::new(), Checkpoint::new(), Inner::new());
+    let client = ServiceBuilder::new()
+        .layer(auth(&source))
+        .map_request(handed_over.note())
+        .buffer(20)
+        .rate_limit(2, secs(1))
+        .map_request(arrived.note())
+        .service(inner.clone());
+    let requests = (0..20).map(|_| client.clone().oneshot(get(BUCKET)));
+    for result in join_all(requests).await {
+        result.unwrap();
+    }
+    let all_at_once = [Passage {
+        at: 0,
+        expires: 3_000,
+    }; 20];
+    assert_eq!(handed_over.passages(), all_at_once, "all of them in time");
+    let passages = arrived.passages();
+    assert_eq!((passages.len(), inner.calls()), (20, 20));
+    // Two in each second; those of the seconds 0, 1 and 2 are in time.
+    assert_eq!(arrived.expired(), 14, "{passages:?}");
+    assert_eq!(passages[19].left(), -6_000, "{passages:?}");
+    assert_eq!(source.calls(), 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_queue_outside_never_delivers_an_expired_token() {
+    let source = named_after_their_expiry(secs(3), Duration::ZERO);
+    let (arrived, inner) = (Checkpoint::new(), Inner::new());
+    let client = ServiceBuilder::new()
+        .buffer(20)
+        .rate_limit(2, secs(1))
+        .layer(auth(&source))
+        .map_request(arrived.note())
+        .service(inner.clone());
+    let requests = (0..20).map(|_| client.clone().oneshot(get(BUCKET)));
+    for result in join_all(requests).await {
+        result.unwrap();
+    }
+    let passages = arrived.passages();
+    assert_eq!((passages.len(), inner.calls()), (20, 20));
+    assert_eq!(arrived.expired(), 0, "{passages:?}");
+    // Two in each second. The first request that finds its token two seconds old starts a refresh and is
+    // sent with the old one, which has a second left.
+    let seconds = [0, 1, 2, 3, 4, 5, 6, 7, 8, 9];
+    let expiries = [3, 3, 3, 5, 5, 7, 7, 9, 9, 11];
+    let expected = seconds.into_iter().zip(expiries);
+    let expected: Vec<_> = expected
+        .flat_map(|(at, expires)| {
+            [Passage {
+                at: at * 1_000,
+                expires: expires * 1_000,
+            }; 2]
+        })
+        .collect();
+    assert_eq!(passages, expected);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_concurrency_limit_inside_makes_requests_wait_before_they_are_stamped() {
+    let source = named_after_their_expiry(secs(3), Duration::ZERO);
+    let (arrived, inner) = (Checkpoint::new(), Inner::new());
+    let client = ServiceBuilder::new()
+        .layer(auth(&source))
+        .concurrency_limit(1)
+        .map_request(arrived.note())
+        // Each request takes a second from when it arrives.
+        .map_future(|response| async {
+            sleep(secs(1)).await;
+            response.await
+        })
+        .service(inner);
+    let requests = (0..20).map(|_| client.clone().oneshot(get(BUCKET)));
+    for result in join_all(requests).await {
+        result.unwrap();
+    }
+    let passages = arrived.passages();
+    assert_eq!(passages.len(), 20);
+    assert!(passages[19].at >= 19_000, "one at a time: {passages:?}");
+    assert_eq!(arrived.expired(), 0, "{passages:?}");
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_connect_that_outlives_the_token_delivers_every_request_after_its_expiry() {
+    let source = named_after_their_expiry(secs(3), Duration::ZERO);
+    let (handed_over, arrived, inner) = (Checkpoint::new(), Checkpoint::new(), Inner::new());
+    let wire = ServiceBuilder::new()
+        .map_request(arrived.note())
+        .service(inner);
+    let client = ServiceBuilder::new()
+        .layer(auth(&source))
+        .map_request(handed_over.note())
+        .service(connecting(secs(7), wire));
+    let mut requests = Vec::new();
+    for _ in 0..20 {
+        requests.push(tokio::spawn(client.clone().oneshot(get(BUCKET))));
+        sleep(millis(500)).await;
+    }
+    for request in requests {
+        request.await.unwrap().unwrap();
+    }
+    let (before, after) = (handed_over.passages(), arrived.passages());
+    assert_eq!((before.len(), after.len()), (20, 20));
+    assert_eq!(handed_over.expired(), 0, "{before:?}");
+    assert_eq!(arrived.expired(), 20, "{after:?}");
+    for (before, after) in before.into_iter().zip(after) {
+        assert_eq!(
+            after.expires, before.expires,
+            "it is sent as it was stamped"
+        );
+        assert_eq!(after.at, before.at + 7_000);
+    }
+    // The first request had all three seconds, so it is the least late.
+    assert_eq!(arrived.passages()[0].left(), -4_000);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_request_that_arrived_expired_is_repeated_with_a_new_token_after_its_401() {
+    let source = named_after_their_expiry(secs(3), Duration::ZERO);
+    let (arrived, begun) = (Checkpoint::new(), Instant::now());
+    let server = Inner::answering(move |seen| {
+        let expires = seen.token().unwrap().parse().unwrap();
+        if begun.elapsed() < millis(expires) {
+            StatusCode::OK
+        } else {
+            StatusCode::UNAUTHORIZED
+        }
+    });
+    let wire = ServiceBuilder::new()
+        .map_request(arrived.note())
+        .service(server);
+    // The connection is reused for the second try.
+    let connected = Arc::new(AtomicUsize::new(0));
+    let client = ServiceBuilder::new()
+        .retry(RetryUnauthorized::new())
+        .layer(auth(&source))
+        .service(service_fn(move |request| {
+            let (connected, wire) = (Arc::clone(&connected), wire.clone());
+            async move {
+                if connected.fetch_add(1, Ordering::SeqCst) == 0 {
+                    sleep(secs(7)).await;
+                }
+                wire.oneshot(request).await
+            }
+        }));
+    let response = client.oneshot(get(BUCKET)).await.unwrap();
+    assert_eq!(response.status(), StatusCode::OK);
+    let left: Vec<_> = arrived.passages().into_iter().map(Passage::left).collect();
+    assert_eq!(left, [-4_000, 3_000]);
+}
+
+/// The first token is fetched at once, and one request is sent at `sent` milliseconds, to a client that
+/// takes `delay` to connect. Returns what left the layer, and what arrived.
+async fn one_request(source: &Script, sent: i64, delay: Duration) -> (Passage, Passage) {
+    let (handed_over, arrived) = (Checkpoint::new(), Checkpoint::new());
+    let wire = ServiceBuilder::new()
+        .map_request(arrived.note())
+        .service(Inner::new());
+    let layer = warm(source).await;
+    let client = ServiceBuilder::new()
+        .layer(layer)
+        .map_request(handed_over.note())
+        .service(connecting(delay, wire));
+    sleep_until(handed_over.begun + millis(sent.try_into().unwrap())).await;
+    client.oneshot(get(BUCKET)).await.unwrap();
+    (handed_over.only(), arrived.only())
+}
+
+#[tokio::test(start_paused = true)]
+async fn with_a_healthy_source_no_delay_of_up_to_ten_seconds_delivers_an_expired_token() {
+    // The last thirty seconds of life and one after it in quarters, and each millisecond around the
+    // start of the guard.
+    let steps = (-4..=120).map(|quarter| quarter * 250);
+    let steps = steps.chain(9_990..=10_010);
+    let times: Vec<i64> = steps.map(|before| 3_600_000 - before).collect();
+    for latency in [0, 50, 2_900].map(millis) {
+        for delay in [0, 2_500, 5_000, 7_500, 9_999, 10_000].map(millis) {
+            let mut least = i64::MAX;
+            let (mut old, mut new) = (0, 0);
+            for &sent in &times {
+                let source = named_after_their_expiry(secs(3600), latency);
+                let (handed_over, arrived) = one_request(&source, sent, delay).await;
+                let case =
+                    format!("{latency:?}, {delay:?}, {sent} ms: {handed_over:?}, {arrived:?}");
+                assert!(arrived.left() > 0, "{case}");
+                let waited = handed_over.at - sent;
+                if arrived.expires == 3_600_000 {
+                    assert_eq!(waited, 0, "{case}");
+                    least = least.min(arrived.left());
+                    old += 1;
+                } else {
+                    assert!(waited <= 3_000, "{case}");
+                    new += 1;
+                }
+            }
+            // The first token is sent as long as more than the guard's ten seconds are left.
+            let last = 10_001 - i64::try_from(delay.as_millis()).unwrap();
+            assert_eq!((least, old, new), (last, 90, 56), "{latency:?}, {delay:?}");
+        }
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn tokens_of_less_than_47_seconds_leave_between_a_fifth_and_a_quarter_of_their_life() {
+    for (seconds, least, most) in [
+        (47, 10_000, 10_000),
+        (46, 9_857, 10_000),
+        (20, 4_285, 5_000),
+        (3, 642, 750),
+    ] {
+        let source = || named_after_their_expiry(secs(seconds), Duration::ZERO);
+        let life = i64::try_from(seconds).unwrap() * 1_000;
+        // Each token draws the start of its refresh anew.
+        for sent in (0..life + 1_000).step_by(50) {
+            let delay = millis(least);
+            let (handed_over, arrived) = one_request(&source(), sent, delay).await;
+            assert!(
+                arrived.left() > 0,
+                "{sent} ms: {handed_over:?}, {arrived:?}"
+            );
+        }
+        let sent = life - most - 1;
+        let (handed_over, _) = one_request(&source(), sent, Duration::ZERO).await;
+        assert_eq!(handed_over.left(), most + 1, "the first token, at once");
+    }
+}
+
+#[tokio::test(start_paused = true)]
+async fn without_a_newer_token_a_delay_inside_may_outlive_the_last_seconds_of_the_token() {
+    let broken = Script::new(|call| match call.number {
+        1 => Answer::token("3600000", 3600),
+        _ => Answer::failure("broken"),
+    });
+    arrives_late(&broken).await;
+    // A server that does not mint another token before the first has expired.
+    let same = Script::new(|call| Answer::token("3600000", 3600 - call.at.as_secs()));
+    arrives_late(&same).await;
+}
+
+async fn arrives_late(source: &Script) {
+    let (handed_over, arrived) = one_request(source, 3_595_000, secs(7)).await;
+    assert_eq!(handed_over.left(), 5_000, "valid, and sent at once");
+    assert_eq!(arrived.left(), -2_000);
+    assert_eq!(source.calls(), 2, "it was asked for a newer one");
 }
 
 #[tokio::test(start_paused = true)]
