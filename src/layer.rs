@@ -33,6 +33,10 @@ use crate::{
 /// extensions (if both are present, the scopes win). `reqwest` does not expose its requests'
 /// extensions; there, make one layer per choice, all [from one cache](Self::from_cache).
 ///
+/// Place the layer directly around the client, with queues and limits outside. A request that is delayed
+/// below the layer already carries its token, which may expire in the meantime:
+/// [placement](crate::guide::placement).
+///
 /// When a redirect layer above this one follows a redirect to another origin, it drops the extensions
 /// and the request's own `Authorization` header. If that origin is an allowed destination, it is sent
 /// the token that the *layer* asks for. If that token grants more than the one the request chose,

@@ -50,6 +50,12 @@
 //! moment and each redirect hop is checked against its own destination. A header added above a redirect
 //! layer travels along with the redirect.
 //!
+//! Place it inside queues and limits as well (`Buffer`, `RateLimit`, `ConcurrencyLimit`): a request that
+//! waits below the layer already carries its token. No request is handed to the inner service with a
+//! token past the moment its fetch was sent plus `expires_in`, by the monotonic or the wall clock. What
+//! delays a request after that, such as a slow connect, has ten seconds where the token's life allows: in
+//! the last ten seconds of a token, requests wait for a newer one first.
+//!
 //! Readiness is that of the inner service; if no token can be obtained, it is the *response* that is an
 //! error. A request that waits for a token waits in its response future and meanwhile **holds the inner
 //! service's reservation**: the permit of a `ConcurrencyLimit`, the slot in a `Buffer`. See

@@ -30,6 +30,16 @@ use crate::{
 /// meanwhile **holds the inner service's reservation**: the permit of a `ConcurrencyLimit`, the slot in
 /// a `Buffer`. Dropping the future releases it.
 ///
+/// # Expiry
+///
+/// No request is handed to the inner service with a token past the moment its fetch was sent plus
+/// `expires_in`, by the monotonic or the wall clock. Suspend, clock jumps and slow fetches are included.
+///
+/// What delays the request after that (a queue in the inner service, a slow connect) uses up the time
+/// that the token has left. In the last ten seconds of its life, requests wait up to 3 s for a newer
+/// token first, so a delay has ten seconds where the token's life allows. See
+/// [placement](crate::guide::placement).
+///
 /// # Errors
 ///
 /// [`tower::BoxError`]: the inner service's own error, unchanged, or an [`AuthError`](crate::AuthError)
