@@ -123,9 +123,20 @@ fn extended() -> Request<()> {
     request
 }
 
-/// Requests that alternate between two origins, as a client of two Google APIs makes them.
-fn two_origins() -> impl FnMut() -> Request<()> {
-    let mut turn = ["storage", "pubsub"].into_iter().cycle();
+const APIS: [&str; 8] = [
+    "storage",
+    "pubsub",
+    "bigquery",
+    "spanner",
+    "logging",
+    "firestore",
+    "dns",
+    "iam",
+];
+
+/// Requests that go to so many origins in turn, as a client of several Google APIs makes them.
+fn origins(count: usize) -> impl FnMut() -> Request<()> {
+    let mut turn = APIS[..count].iter().cycle();
     move || {
         let mut request = get();
         let name = turn.next().expect("it goes round");
@@ -233,6 +244,7 @@ fn only(pattern: &str) -> Destinations {
 
 const BARE: &str = "bare";
 const BARE_IN_TURN: &str = "bare; two origins in turn";
+const BARE_EIGHT: &str = "bare; eight origins in turn";
 const BARE_WITH_HEADER: &str = "bare; the caller brings Authorization";
 const BARE_WITH_EXTENSION: &str = "bare; an extension of another type";
 const BARE_WITH_SCOPES: &str = "bare; scopes in the extensions";
@@ -252,8 +264,8 @@ const CASES: &[Case] = &[
     Case { name: "clone() per request", over: BARE, build: || {
         on(ClonePerRequest(layer().layer(Sink)), get)
     } },
-    Case { name: "trust_inner (no destination check)", over: BARE, build: || {
-        on(layer().destinations(Destinations::trust_inner()).layer(Sink), get)
+    Case { name: "danger_trust_inner (no destination check)", over: BARE, build: || {
+        on(layer().destinations(Destinations::danger_trust_inner()).layer(Sink), get)
     } },
     Case { name: "one origin", over: BARE, build: || {
         on(layer().destinations(only("https://storage.googleapis.com")).layer(Sink), get)
@@ -264,12 +276,16 @@ const CASES: &[Case] = &[
     Case { name: "100 patterns", over: BARE, build: || {
         on(layer().destinations(patterns(100)).layer(Sink), get)
     } },
-    Case { name: BARE_IN_TURN, over: BARE_IN_TURN, build: || on(Sink, two_origins()) },
+    Case { name: BARE_IN_TURN, over: BARE_IN_TURN, build: || on(Sink, origins(2)) },
     Case { name: "two origins in turn", over: BARE_IN_TURN, build: || {
-        on(layer().layer(Sink), two_origins())
+        on(layer().layer(Sink), origins(2))
+    } },
+    Case { name: BARE_EIGHT, over: BARE_EIGHT, build: || on(Sink, origins(8)) },
+    Case { name: "eight origins in turn", over: BARE_EIGHT, build: || {
+        on(layer().layer(Sink), origins(8))
     } },
     Case { name: "two origins in turn, 100 patterns", over: BARE_IN_TURN, build: || {
-        on(layer().destinations(patterns(100)).layer(Sink), two_origins())
+        on(layer().destinations(patterns(100)).layer(Sink), origins(2))
     } },
     Case { name: "pass_others, to elsewhere (not stamped)", over: BARE, build: || {
         on(layer().destinations(only("https://other.example").pass_others()).layer(Sink), get)

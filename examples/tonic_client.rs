@@ -25,9 +25,10 @@ async fn main() -> Result<(), BoxError> {
     let mds = Arc::new(Emulator::builder().start().await?);
     let (endpoint, _stop) = serve(Arc::clone(&mds)).await?;
 
+    let destinations = Destinations::inner_origin(endpoint.uri().to_string())?;
     let channel = endpoint.connect().await?;
     let source = MetadataServer::builder().endpoint(mds.endpoint()).build()?;
-    let auth = ScopedAuthLayer::new(source).destinations(Destinations::trust_inner());
+    let auth = ScopedAuthLayer::new(source).destinations(destinations);
     let channel: ScopedAuth<Channel> = ServiceBuilder::new().layer(auth).service(channel);
 
     let mut health = HealthClient::new(channel);

@@ -11,8 +11,7 @@ use http::{
 };
 
 use crate::{
-    destination::OriginId,
-    destination::{self, Destinations, Verdict},
+    destination::{Access, Destinations, OriginId},
     error::{AuthError, Kind},
     quota_project::QuotaProject,
     request::sealed::Outgoing,
@@ -102,7 +101,7 @@ impl Policy {
         if request.extensions().is_some_and(has_wishes) {
             return None;
         }
-        let origin = self.destinations.admit(&request.target())?;
+        let origin = self.destinations.admitted(&request.target())?;
         let Imprint { header, serial } = supply.warm(memo)?;
         // Checking first whether there is a header would cost as much as inserting it.
         let headers = request.headers_mut();
@@ -122,10 +121,10 @@ impl Policy {
     /// Handles everything that [`stamp`](Self::stamp) did not settle.
     #[inline(never)]
     pub(crate) fn decide<R: Outgoing>(&self, request: &mut R) -> Decision {
-        let origin = match self.destinations.judge(&request.target()) {
-            Verdict::Stamp(origin) => origin,
-            Verdict::Pass => return Decision::Pass,
-            Verdict::Refuse(error) => return Decision::Refuse(error),
+        let origin = match self.destinations.access(&request.target()) {
+            Access::Stamp(origin) => origin,
+            Access::Pass => return Decision::Pass,
+            Access::Refuse(error) => return Decision::Refuse(error),
         };
         if !self.replace_authorization && request.headers().contains_key(AUTHORIZATION) {
             // The caller's own header is kept, and nothing is fetched.
@@ -196,7 +195,7 @@ impl Policy {
             (None, Choice::Fixed(supply)) => Ok(Wanted::Usual(supply)),
             (Some(wish), _) if wish.check().is_ok() => Ok(Wanted::Other(wish)),
             (Some(_), _) | (None, Choice::PerOrigin) => {
-                let origin = destination::audience_of(&request.target())?;
+                let origin = self.destinations.audience(&request.target())?;
                 let audience = Audience::new(&origin).map_err(|error| {
                     AuthError::caused(Kind::Request, "no audience for this origin", error)
                 })?;

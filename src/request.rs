@@ -3,12 +3,9 @@
 //! Thanks to these two traits, one `Service` impl serves every client. They say what can be read and
 //! written, and decide nothing.
 
-use http::{Extensions, HeaderMap, Request, Response, StatusCode, Uri, uri};
+use http::{Extensions, HeaderMap, Request, Response, StatusCode};
 
-use crate::{
-    destination::OriginId,
-    destination::{Scheme, Target},
-};
+use crate::destination::{OriginId, Target};
 
 /// A request that [`ScopedAuth`](crate::ScopedAuth) can stamp: `http::Request<B>` with any body,
 /// and `reqwest::Request` with feature `reqwest`.
@@ -50,7 +47,7 @@ impl<B> AuthRequest for Request<B> {}
 impl<B> sealed::Outgoing for Request<B> {
     #[inline]
     fn target(&self) -> Target<'_> {
-        target_of(self.uri())
+        Target::of(self.uri()).with_method(self.method())
     }
 
     #[inline]
@@ -82,29 +79,14 @@ impl<B> sealed::Incoming for Response<B> {
     }
 }
 
-/// Slices of the URI itself, not parsed again as `Uri::host` would.
-#[inline]
-pub(crate) fn target_of(uri: &Uri) -> Target<'_> {
-    let scheme = match uri.scheme_str() {
-        Some("https") => Scheme::Https,
-        Some("http") => Scheme::Http,
-        Some(_) => Scheme::Other,
-        None => Scheme::Missing,
-    };
-    Target {
-        scheme,
-        authority: uri.authority().map_or("", uri::Authority::as_str),
-    }
-}
-
 #[cfg(feature = "reqwest")]
 mod reqwest_types {
     use reqwest::{Request, Response, Url};
 
     use super::{
-        AuthRequest, AuthResponse, Extensions, HeaderMap, OriginId, Scheme, StatusCode, Target,
-        sealed,
+        AuthRequest, AuthResponse, Extensions, HeaderMap, OriginId, StatusCode, Target, sealed,
     };
+    use crate::destination::Scheme;
 
     /// What reqwest (0.13) uses as the URL of a response that was constructed by hand.
     const NO_URL: &str = "no.url.provided.local";
@@ -114,7 +96,7 @@ mod reqwest_types {
     impl sealed::Outgoing for Request {
         #[inline]
         fn target(&self) -> Target<'_> {
-            target_of(self.url())
+            target_of(self.url()).with_method(self.method())
         }
 
         fn headers(&self) -> &HeaderMap {
@@ -157,7 +139,7 @@ mod reqwest_types {
 
         fn answers(&self, origin: OriginId) -> bool {
             let target = target_of(self.url());
-            target.authority == NO_URL || target.origin() == origin
+            target.authority == NO_URL || target.origin_id() == origin
         }
     }
 }

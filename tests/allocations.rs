@@ -105,7 +105,7 @@ async fn s130_a_warm_request_allocates_nothing() {
     for destinations in [
         Destinations::google_apis(),
         many,
-        Destinations::trust_inner(),
+        Destinations::danger_trust_inner(),
     ] {
         let mut client = warm(destinations).await;
         let requests: Vec<_> = (0..1_000).map(|_| request(())).collect();

@@ -88,6 +88,8 @@ async fn example_1_reqwest() -> Done {
 
 #[tokio::test]
 async fn example_2_hyper_util() -> Done {
+    let _as_written = ScopedAuthLayer::new(MetadataServer::new())
+        .destinations(Destinations::google_apis().and(["https://*.run.app/"])?);
     let mds = Arc::new(Emulator::builder().start().await?);
     let addr = api(&mds).await;
     let hyper_util_legacy_client =
@@ -193,12 +195,25 @@ async fn example_6_one_retry_after_a_401() -> Done {
     Ok(())
 }
 
+#[test]
+fn example_9_the_check_by_itself() -> Done {
+    let uri = "https://storage.googleapis.com/bucket".parse()?;
+    Destinations::google_apis().check(&uri)?;
+    let elsewhere = "https://storage.example/bucket".parse()?;
+    let error = Destinations::google_apis().check(&elsewhere).unwrap_err();
+    assert!(error.is_destination());
+    Ok(())
+}
+
 #[tokio::test]
 async fn example_7_no_host_at_this_level() -> Done {
     let mds = Emulator::builder().start().await?;
-    let _as_written =
-        ScopedAuthLayer::new(MetadataServer::new()).destinations(Destinations::trust_inner());
-    let auth = ScopedAuthLayer::new(emulated(&mds)).destinations(Destinations::trust_inner());
+    let auth = ScopedAuthLayer::new(MetadataServer::new())
+        .destinations(Destinations::inner_origin("https://pubsub.googleapis.com")?);
+    let any = Destinations::danger_trust_inner();
+    let _as_written = auth.destinations(any);
+    let auth = ScopedAuthLayer::new(emulated(&mds))
+        .destinations(Destinations::inner_origin("https://pubsub.googleapis.com")?);
     let client =
         ServiceBuilder::new()
             .layer(auth)

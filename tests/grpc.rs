@@ -140,13 +140,17 @@ impl Service<http::Request<Body>> for Echo {
 const UNARY: &str = "/test.Echo/Unary";
 const BOTH_WAYS: &str = "/test.Echo/BothWays";
 
-async fn serve() -> (Echo, Channel) {
+/// A server, a channel to it, and the channel's origin.
+async fn serve() -> (Echo, Channel, Destinations) {
     let listener = TcpListener::bind("127.0.0.1:0").await.unwrap();
-    let endpoint = Endpoint::from_shared(format!("http://{}", listener.local_addr().unwrap()));
+    let origin = format!("http://{}", listener.local_addr().unwrap());
+    let destinations = Destinations::inner_origin(&origin).unwrap();
+    let endpoint = Endpoint::from_shared(origin);
     let echo = Echo::default();
     let server = Server::builder().add_service(echo.clone());
     tokio::spawn(server.serve_with_incoming(TcpIncoming::from(listener)));
-    (echo, endpoint.unwrap().connect().await.unwrap())
+    let channel = endpoint.unwrap().connect().await.unwrap();
+    (echo, channel, destinations)
 }
 
 async fn ready_client<S>(layer: &ScopedAuthLayer, channel: S) -> Grpc<ScopedAuth<S>>
@@ -161,9 +165,9 @@ where
 
 #[tokio::test]
 async fn s131_grpc_unary_and_streams_with_trailers() {
-    let (echo, channel) = serve().await;
+    let (echo, channel, destinations) = serve().await;
     let source = Script::tokens(3599);
-    let layer = ScopedAuthLayer::new(source.clone()).destinations(Destinations::trust_inner());
+    let layer = ScopedAuthLayer::new(source.clone()).destinations(destinations);
 
     // The first call waits for the token; the others are warm.
     for _ in 0..2 {
@@ -202,9 +206,9 @@ async fn s131_grpc_unary_and_streams_with_trailers() {
 /// An HTTP 200 whose trailers say 16 is not a 401: the caller sees the status, the token stays.
 #[tokio::test]
 async fn s131_grpc_status_16_passes_untouched() {
-    let (_echo, channel) = serve().await;
+    let (_echo, channel, destinations) = serve().await;
     let source = Script::new(|_| Answer::token("secret", 3599));
-    let layer = ScopedAuthLayer::new(source.clone()).destinations(Destinations::trust_inner());
+    let layer = ScopedAuthLayer::new(source.clone()).destinations(destinations);
     for _ in 0..3 {
         let mut client = ready_client(&layer, channel.clone()).await;
         let path = PathAndQuery::from_static(UNARY);
@@ -225,10 +229,10 @@ async fn s131_grpc_status_16_passes_untouched() {
     assert_eq!(source.calls(), 1);
 }
 
-/// As docs/clients.md shows it for Cloud Run: TLS below the layer, an audience by name, and trust in
-/// the channel's one origin.
+/// As docs/clients.md shows it for Cloud Run: TLS below the layer, and the channel's origin by name, which
+/// is the audience as well.
 #[tokio::test]
-async fn s139_over_tls_with_an_audience_by_name() {
+async fn s139_over_tls_with_the_inner_origin_as_audience() {
     let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
     let certificate = made.cert.pem();
     let identity = Identity::from_pem(&certificate, made.signing_key.serialize_pem());
@@ -247,15 +251,14 @@ async fn s139_over_tls_with_an_audience_by_name() {
     let trusted = ClientTlsConfig::new().ca_certificate(Certificate::from_pem(certificate));
     let endpoint = Endpoint::from_shared(origin.clone()).unwrap();
     let channel = endpoint.tls_config(trusted).unwrap().connect().await;
-    let audience = Audience::new(&origin).unwrap();
-    let wanted = audience.clone();
+    let wanted = Audience::new(&origin).unwrap();
     let named = Script::new(move |call| match call.request.audience() {
         Some(asked) if *asked == wanted => Answer::token("named", 3599),
         _ => Answer::failure("another audience"),
     });
     let layer = ScopedAuthLayer::new(named)
-        .audience(audience)
-        .destinations(Destinations::trust_inner());
+        .audience(Audience::per_origin())
+        .destinations(Destinations::inner_origin(&origin).unwrap());
     let mut client = ready_client(&layer, channel.unwrap()).await;
     let path = PathAndQuery::from_static(UNARY);
     let request = Request::new(Bytes::from("hello"));

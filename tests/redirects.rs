@@ -24,15 +24,12 @@ use http::Request;
 use http_body_util::Empty;
 use hyper_rustls::HttpsConnectorBuilder;
 use hyper_util::{client::legacy::Client, rt::TokioExecutor};
-use support::crypto_provider;
+use support::{crypto_provider, tls};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpListener,
 };
-use tokio_rustls::{
-    TlsAcceptor,
-    rustls::{ClientConfig, RootCertStore, ServerConfig, crypto::ring, pki_types::PrivateKeyDer},
-};
+use tokio_rustls::TlsAcceptor;
 use tower::{ServiceBuilder, ServiceExt};
 use tower_http::follow_redirect::FollowRedirectLayer;
 use tower_scoped_auth::{
@@ -133,28 +130,6 @@ impl Server {
     }
 }
 
-/// A freshly made certificate for `localhost`: the server's side and the client's.
-fn tls() -> (TlsAcceptor, ClientConfig) {
-    let made = rcgen::generate_simple_self_signed(["localhost".to_owned()]).unwrap();
-    let certificate = made.cert.der().clone();
-    let key = PrivateKeyDer::Pkcs8(made.signing_key.serialize_der().into());
-    let provider = Arc::new(ring::default_provider());
-    let server = ServerConfig::builder_with_provider(Arc::clone(&provider))
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_no_client_auth()
-        .with_single_cert(vec![certificate.clone()], key)
-        .unwrap();
-    let mut roots = RootCertStore::empty();
-    roots.add(certificate).unwrap();
-    let client = ClientConfig::builder_with_provider(provider)
-        .with_safe_default_protocol_versions()
-        .unwrap()
-        .with_root_certificates(roots)
-        .with_no_client_auth();
-    (TlsAcceptor::from(Arc::new(server)), client)
-}
-
 fn auth(allowed: String) -> ScopedAuthLayer {
     let source = source::from_fn(|_: TokenRequest| async {
         Ok::<_, std::io::Error>(Token::new(SECRET, HOUR))
@@ -164,7 +139,7 @@ fn auth(allowed: String) -> ScopedAuthLayer {
 
 #[tokio::test]
 async fn s141_a_redirect_layer_above_us_over_tls() {
-    let (acceptor, config) = tls();
+    let (acceptor, config) = tls(&["localhost"]);
     let other = Server::start(Some(acceptor.clone()), "").await;
     let plain = Server::start(None, "").await;
     // Each with what the first server then receives: over TLS, and with the token.
@@ -216,8 +191,8 @@ async fn s141_a_redirect_layer_above_us_over_tls() {
 /// A machine that an allowed name resolves to must prove that the name is its own.
 #[tokio::test]
 async fn s138_another_machine_under_an_allowed_name_gets_nothing() {
-    let (strangers, _) = tls();
-    let (_, trusted) = tls();
+    let (strangers, _) = tls(&["localhost"]);
+    let (_, trusted) = tls(&["localhost"]);
     let stranger = Server::start(Some(strangers), "").await;
     let origin = format!("https://localhost:{}", stranger.addr.port());
     let connector = HttpsConnectorBuilder::new()
@@ -258,7 +233,7 @@ async fn s141_reqwests_own_redirects_below_us() {
 #[cfg(feature = "google-cloud-auth")]
 #[tokio::test]
 async fn s141_reqwest_drops_the_token_when_a_redirect_leaves_https_on_the_same_port() {
-    let (acceptor, config) = tls();
+    let (acceptor, config) = tls(&["localhost"]);
     for (location, same_origin) in [("http://SELF/second", false), ("https://SELF/second", true)] {
         let server = Server::start(Some(acceptor.clone()), location).await;
         let origin = format!("https://localhost:{}", server.addr.port());

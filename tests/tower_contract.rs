@@ -1255,7 +1255,9 @@ async fn s128_bounds() {
 
     // tonic
     let channel = tonic::transport::Endpoint::from_static("http://127.0.0.1:1").connect_lazy();
-    let trusting = layer.clone().destinations(Destinations::trust_inner());
+    let trusting = layer
+        .clone()
+        .destinations(Destinations::danger_trust_inner());
     let channel = is_client::<Request<tonic::body::Body>, _>(trusting.layer(channel));
     let mut health = tonic_health::pb::health_client::HealthClient::new(channel);
     let unreachable = health.check(tonic_health::pb::HealthCheckRequest::default());

@@ -382,6 +382,62 @@ async fn s154_a_backend_that_always_says_401() {
     assert_eq!(slowest.load(Ordering::SeqCst), 0);
 }
 
+/// Five spellings of one origin reject each token. While another is fetched, which takes 2 s, requests to
+/// another origin go on with the one at hand.
+#[tokio::test(start_paused = true)]
+async fn s154_spellings_of_one_origin_count_as_one_that_rejected_the_token() {
+    const SPELLINGS: [&str; 6] = [
+        "https://storage.googleapis.com/",
+        "https://STORAGE.googleapis.com/",
+        "https://storage.GoogleAPIs.com/",
+        "https://storage.googleapis.com:443/",
+        "https://Storage.googleapis.com:443/",
+        // Refused, unless nothing is checked.
+        "https://storage.googleapis.com./",
+    ];
+    for (destinations, spellings) in [
+        (Destinations::google_apis(), &SPELLINGS[..5]),
+        (Destinations::danger_trust_inner(), &SPELLINGS[..]),
+    ] {
+        let source =
+            Script::new(|call| Answer::token(format!("tok-{}", call.number), 3599).after(secs(2)));
+        let inner = Inner::answering(|seen| match seen.uri.host() {
+            Some("pubsub.googleapis.com") => StatusCode::OK,
+            _ => StatusCode::UNAUTHORIZED,
+        });
+        let client = layer(&source).destinations(destinations).layer(inner);
+        assert_eq!(status(&client, OTHER).await, 200);
+        let begun = Instant::now();
+        let others = {
+            let client = client.clone();
+            tokio::spawn(async move {
+                while begun.elapsed() < secs(20) {
+                    let asked = Instant::now();
+                    assert_eq!(status(&client, OTHER).await, 200);
+                    assert_eq!(asked.elapsed(), Duration::ZERO, "{:?}", begun.elapsed());
+                    sleep(Duration::from_millis(5)).await;
+                }
+            })
+        };
+        let rejected: Vec<_> = spellings
+            .iter()
+            .map(|spelling| {
+                let client = client.clone();
+                tokio::spawn(async move {
+                    while begun.elapsed() < secs(20) {
+                        assert_eq!(status(&client, spelling).await, 401);
+                        sleep(Duration::from_millis(1)).await;
+                    }
+                })
+            })
+            .collect();
+        others.await.unwrap();
+        for task in rejected {
+            task.await.unwrap();
+        }
+    }
+}
+
 #[tokio::test(start_paused = true)]
 async fn s155_a_401_while_the_source_is_down_takes_nothing_from_the_others() {
     let source = Script::new(|call| match call.number {

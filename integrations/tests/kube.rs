@@ -135,12 +135,15 @@ async fn in_a_stack_of_ones_own_below_the_cluster_address() -> Result<(), BoxErr
 #[tokio::test]
 async fn on_top_of_the_default_stack_through_a_buffer() -> Result<(), BoxError> {
     let Stage {
-        mds, config, auth, ..
+        mds,
+        config,
+        origin,
+        auth,
     } = stage().await?;
     // The default stack cannot be cloned, hence the buffer. It adds the cluster's host further in.
     let client = ClientBuilder::try_from(config)?
         .with_layer(&BufferLayer::new(1024))
-        .with_layer(&auth.destinations(Destinations::trust_inner()))
+        .with_layer(&auth.destinations(Destinations::inner_origin(origin)?))
         .build();
     use_it(client, &mds).await
 }

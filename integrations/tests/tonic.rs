@@ -21,9 +21,10 @@ struct Stage {
 async fn stage() -> Result<Stage, BoxError> {
     let mds = Arc::new(Emulator::builder().start().await?);
     let origin = chat::serve(&mds).await?;
+    let destinations = Destinations::inner_origin(&origin)?;
     let channel = Channel::from_shared(origin)?.connect().await?;
     let cache = TokenCache::new(MetadataServer::builder().endpoint(mds.endpoint()).build()?);
-    let auth = ScopedAuthLayer::from_cache(cache.clone()).destinations(Destinations::trust_inner());
+    let auth = ScopedAuthLayer::from_cache(cache.clone()).destinations(destinations);
     let client = ChatClient::new(ServiceBuilder::new().layer(auth).service(channel));
     Ok(Stage { mds, cache, client })
 }

@@ -1,21 +1,23 @@
-//! A request's origin: scheme, host and port, taken from its URI in one pass.
+//! An origin: scheme, host and port.
 //!
-//! Borrowed from the URI, never allocated. Detects URIs that cannot be compared safely.
+//! One parser reads every authority, that of a request as well as that of a pattern. What it accepts,
+//! every client reads in the same way; what two clients could read differently is a [`Fault`].
 
 use std::{
+    borrow::Cow,
     fmt,
+    hash::{DefaultHasher, Hash, Hasher},
     net::{Ipv4Addr, Ipv6Addr},
     num::NonZeroU64,
 };
 
-/// A number for the origin that a request goes to. A 401 is attributed to it.
-pub(crate) type OriginId = NonZeroU64;
+use http::{Method, Uri, uri::Authority};
 
-/// What a request says about where it goes.
+/// Where a request says that it goes.
 #[derive(Debug)]
 pub struct Target<'a> {
     pub(crate) scheme: Scheme,
-    /// `[userinfo@]host[:port]`, empty where there is none.
+    /// Empty where there is none.
     pub(crate) authority: &'a str,
 }
 
@@ -25,28 +27,250 @@ pub(crate) enum Scheme {
     Http,
     Other,
     Missing,
+    /// The method is CONNECT: whoever answers is asked for a tunnel, and need not be the URI's origin.
+    Tunnel,
 }
 
-/// An origin that can be compared with patterns.
-#[derive(Debug)]
+/// An origin in its canonical form: two spellings of one origin are equal.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(super) struct Origin<'a> {
     pub(super) secure: bool,
-    /// Only letters, digits, `-`, `_` and inner dots; or the inside of the brackets.
-    pub(super) host: &'a str,
-    pub(super) is_v6: bool,
+    pub(super) host: Host<'a>,
     pub(super) port: u16,
 }
 
-/// Why a URI has no origin that could be allowed.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Host<'a> {
+    /// A DNS name in lower case.
+    Name(Cow<'a, str>),
+    V4(Ipv4Addr),
+    V6(Ipv6Addr),
+}
+
+/// A number for the origin that a request goes to. A 401 is attributed to it.
+///
+/// Equal for equal origins. If two origins have the same number, the only cost is that they share a
+/// wait.
+pub(crate) type OriginId = NonZeroU64;
+
+/// Stands for every request whose origin cannot be read. Only
+/// [`danger_trust_inner`](crate::Destinations::danger_trust_inner) lets such a request have a token.
+const UNREADABLE: OriginId = OriginId::MIN;
+
+/// Why an origin cannot be read, and at which byte of the authority.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) enum Fault {
-    NoHost,
-    NoScheme,
-    OtherScheme,
-    UserInfo,
-    TrailingDot,
-    OddHost,
-    OddPort,
+pub(super) struct Fault {
+    pub(super) reason: &'static str,
+    pub(super) at: Option<usize>,
+}
+
+impl<'a> Target<'a> {
+    /// Slices of the URI itself: `Uri::host` would parse it again.
+    #[inline]
+    pub(crate) fn of(uri: &'a Uri) -> Self {
+        Self {
+            scheme: match uri.scheme_str() {
+                Some("https") => Scheme::Https,
+                Some("http") => Scheme::Http,
+                Some(_) => Scheme::Other,
+                None => Scheme::Missing,
+            },
+            authority: uri.authority().map_or("", Authority::as_str),
+        }
+    }
+
+    #[inline]
+    pub(crate) fn with_method(mut self, method: &Method) -> Self {
+        if *method == Method::CONNECT {
+            self.scheme = Scheme::Tunnel;
+        }
+        self
+    }
+
+    pub(super) fn is_without_origin(&self) -> bool {
+        self.scheme == Scheme::Missing && self.authority.is_empty()
+    }
+
+    pub(crate) fn origin_id(&self) -> OriginId {
+        Origin::of(self).map_or(UNREADABLE, |origin| origin.id())
+    }
+}
+
+impl<'a> Origin<'a> {
+    pub(super) fn of(target: &Target<'a>) -> Result<Self, Fault> {
+        let secure = match target.scheme {
+            Scheme::Tunnel => {
+                return Err(Fault::of_request(
+                    "a CONNECT request asks a proxy for a tunnel, and the proxy would read the token",
+                ));
+            }
+            _ if target.authority.is_empty() => {
+                return Err(Fault::of_request(
+                    "the request's URI has no host at this level; for a client that adds its origin \
+                     inside (such as a tonic Channel), name it with Destinations::inner_origin",
+                ));
+            }
+            Scheme::Https => true,
+            Scheme::Http => false,
+            Scheme::Missing => {
+                return Err(Fault::of_request("the request's URI has no scheme"));
+            }
+            Scheme::Other => {
+                return Err(Fault::of_request(
+                    "only https, or http where a pattern says so, is allowed",
+                ));
+            }
+        };
+        Self::parse(secure, target.authority)
+    }
+
+    /// Parses `host[:port]`.
+    pub(super) fn parse(secure: bool, authority: &'a str) -> Result<Self, Fault> {
+        Self::parse_host_and_port(secure, authority).map_err(|fault| match authority.find('@') {
+            // Neither a host nor a port has one, so there is a fault already, but this is the reason.
+            Some(at) => Fault::at(at, "user information has no place in an origin"),
+            None => fault,
+        })
+    }
+
+    fn parse_host_and_port(secure: bool, authority: &'a str) -> Result<Self, Fault> {
+        let (host, end) = match authority.strip_prefix('[') {
+            None => Host::parse_until_colon(authority)?,
+            Some(rest) => {
+                let Some((address, _)) = rest.split_once(']') else {
+                    return Err(Fault::at(0, "the bracket is not closed"));
+                };
+                let Ok(parsed) = address.parse() else {
+                    return Err(Fault::at(1, "the brackets must hold an IPv6 address"));
+                };
+                (Host::V6(parsed), "[]".len() + address.len())
+            }
+        };
+        let port = match authority.get(end..) {
+            None | Some("") => default_port(secure),
+            Some(port) => parse_port(port).ok_or(Fault::at(
+                end,
+                "expected nothing, or a colon and a port from 1 to 65535",
+            ))?,
+        };
+        Ok(Self { secure, host, port })
+    }
+
+    pub(super) fn into_owned(self) -> Origin<'static> {
+        let host = match self.host {
+            Host::Name(name) => Host::Name(Cow::Owned(name.into_owned())),
+            Host::V4(address) => Host::V4(address),
+            Host::V6(address) => Host::V6(address),
+        };
+        Origin { host, ..self }
+    }
+
+    pub(super) fn id(&self) -> OriginId {
+        let mut hasher = DefaultHasher::new();
+        self.hash(&mut hasher);
+        OriginId::new(hasher.finish()).unwrap_or(UNREADABLE)
+    }
+
+    /// The metadata server must never be sent its own tokens.
+    pub(super) fn is_metadata_server(&self) -> bool {
+        const V4: Ipv4Addr = Ipv4Addr::new(169, 254, 169, 254);
+        // The address on instances that have IPv6 only.
+        const V6: Ipv6Addr = Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254);
+        match &self.host {
+            Host::Name(name) => matches!(&**name, "metadata.google.internal" | "metadata"),
+            Host::V4(address) => *address == V4,
+            // A dual-stack socket takes the usual address in this form.
+            Host::V6(address) => *address == V6 || *address == V4.to_ipv6_mapped(),
+        }
+    }
+}
+
+impl<'a> Host<'a> {
+    /// Parses a DNS name or an IPv4 address, and nothing else.
+    pub(super) fn parse(text: &'a str) -> Result<Self, Fault> {
+        match Self::parse_until_colon(text)? {
+            (host, end) if end == text.len() => Ok(host),
+            (_, end) => Err(Fault::at(end, NO_HOST_CHARACTER)),
+        }
+    }
+
+    /// Parses a DNS name or an IPv4 address at the start of an authority. Returns where it ends: at a
+    /// colon, or with the text.
+    fn parse_until_colon(authority: &'a str) -> Result<(Self, usize), Fault> {
+        let (mut label, mut end, mut is_lower) = (0, 0, true);
+        for byte in authority.bytes() {
+            if !is_plain(byte) {
+                match byte {
+                    b'.' if label == end => return Err(Fault::at(end, "a label is empty")),
+                    b'.' => label = end + 1,
+                    b'A'..=b'Z' => is_lower = false,
+                    b':' => break,
+                    _ => return Err(Fault::at(end, NO_HOST_CHARACTER)),
+                }
+            }
+            end += 1;
+        }
+        let host = authority.get(..end).unwrap_or_default();
+        if label == end {
+            return Err(Fault::at(
+                end,
+                match end {
+                    0 => "the host is missing",
+                    _ => "the host ends in a dot; write it without",
+                },
+            ));
+        }
+        if host.get(label..).is_some_and(looks_like_a_number) {
+            // Resolvers read `127.1`, `0x7f.0.0.1` and `2130706433` as addresses too.
+            return match host.parse() {
+                Ok(address) => Ok((Self::V4(address), end)),
+                Err(_) => Err(Fault::at(
+                    0,
+                    "a host that ends in a number must be four decimal numbers",
+                )),
+            };
+        }
+        let name = match is_lower {
+            true => Cow::Borrowed(host),
+            false => Cow::Owned(host.to_ascii_lowercase()),
+        };
+        Ok((Self::Name(name), end))
+    }
+}
+
+/// True for what labels are made of, in lower case. Private names have underscores.
+#[inline]
+fn is_plain(byte: u8) -> bool {
+    // A table: comparing each byte with ranges takes twice as many instructions.
+    const PLAIN: [bool; 256] = {
+        let mut plain = [false; 256];
+        let mut byte = 0;
+        while byte < plain.len() {
+            #[allow(clippy::indexing_slicing)] // evaluated by the compiler, within bounds
+            {
+                plain[byte] = matches!(byte as u8, b'a'..=b'z' | b'0'..=b'9' | b'-' | b'_');
+            }
+            byte += 1;
+        }
+        plain
+    };
+    PLAIN.get(usize::from(byte)).is_some_and(|plain| *plain)
+}
+
+const NO_HOST_CHARACTER: &str = "this character cannot stand in a host";
+
+fn looks_like_a_number(label: &str) -> bool {
+    match label.as_bytes() {
+        [b'0', b'x' | b'X', ..] => true,
+        digits => digits.iter().all(u8::is_ascii_digit),
+    }
+}
+
+/// Parses `:8080`. A leading zero is refused: some parsers take it for the mark of an octal number.
+fn parse_port(text: &str) -> Option<u16> {
+    let digits = text.strip_prefix(':')?;
+    let plain = digits.bytes().all(|byte| byte.is_ascii_digit()) && !digits.starts_with('0');
+    digits.parse().ok().filter(|_| plain)
 }
 
 pub(super) fn default_port(secure: bool) -> u16 {
@@ -56,223 +280,57 @@ pub(super) fn default_port(secure: bool) -> u16 {
     if secure { HTTPS_PORT } else { HTTP_PORT }
 }
 
-pub(super) fn scheme(secure: bool) -> &'static str {
-    if secure { "https" } else { "http" }
-}
-
-impl<'a> Origin<'a> {
-    #[inline]
-    pub(super) fn of(target: &Target<'a>) -> Result<Self, Fault> {
-        let authority = target.authority;
-        if authority.is_empty() {
-            return Err(Fault::NoHost);
-        }
-        let secure = match target.scheme {
-            Scheme::Https => true,
-            Scheme::Http => false,
-            Scheme::Other => return Err(Fault::OtherScheme),
-            Scheme::Missing => return Err(Fault::NoScheme),
-        };
-        // There must be a label before the first dot and between any two dots.
-        let (mut end, mut after_dot) = (0, true);
-        for byte in authority.as_bytes() {
-            match CLASSES.get(usize::from(*byte)) {
-                Some(Class::Label) => after_dot = false,
-                Some(Class::Dot) if !after_dot => after_dot = true,
-                Some(Class::Dot) => return Err(odd(authority)),
-                Some(Class::Other) | None => break,
-            }
-            end += 1;
-        }
-        let Some((host, rest)) = authority.split_at_checked(end) else {
-            return Err(Fault::OddHost);
-        };
-        let (host, rest, is_v6) = match rest.as_bytes().first() {
-            None | Some(b':') => (host, rest, false),
-            Some(b'[') if end == 0 => match rest.get(1..).and_then(|rest| rest.split_once(']')) {
-                Some((host, rest)) => (host, rest, true),
-                None => return Err(Fault::OddHost),
-            },
-            Some(_) => return Err(odd(authority)),
-        };
-        let port = match rest.as_bytes() {
-            [] => default_port(secure),
-            [b':', digits @ ..] => port(digits).ok_or_else(|| {
-                // The colon may be part of `user:password@`.
-                if authority.contains('@') {
-                    Fault::UserInfo
-                } else {
-                    Fault::OddPort
-                }
-            })?,
-            _ => return Err(odd(authority)),
-        };
-        match host.as_bytes() {
-            _ if is_v6 => {}
-            [] => return Err(Fault::OddHost),
-            _ if after_dot => return Err(Fault::TrailingDot),
-            _ => {}
-        }
-        Ok(Self {
-            secure,
-            host,
-            is_v6,
-            port,
-        })
-    }
-
-    /// The addresses and names of the metadata server, which must never be sent its own tokens.
-    #[inline]
-    pub(super) fn is_metadata_server(&self) -> bool {
-        // Hardly any other host has the same length as one of them, so check the length first.
-        matches!(self.host.len(), 8 | 15 | 24) && is_metadata_host(self.host)
-            || self.is_v6 && is_metadata_host(self.host)
-    }
-}
-
-/// The metadata server's names, in lower case.
-pub(super) const METADATA_NAMES: [&str; 3] =
-    ["metadata.google.internal", "169.254.169.254", "metadata"];
-
-pub(super) fn is_metadata_host(host: &str) -> bool {
-    METADATA_NAMES
-        .iter()
-        .any(|name| host.len() == name.len() && host.eq_ignore_ascii_case(name))
-        || host.contains(':') && host.parse().is_ok_and(is_metadata_address)
-}
-
-fn is_metadata_address(address: Ipv6Addr) -> bool {
-    // GCE's IPv6-only instances.
-    const V6: Ipv6Addr = Ipv6Addr::new(0xfd20, 0xce, 0, 0, 0, 0, 0, 0x254);
-    // The usual address, in the form that a dual-stack socket may be given.
-    const V4_MAPPED: Ipv6Addr = Ipv4Addr::new(169, 254, 169, 254).to_ipv6_mapped();
-    address == V6 || address == V4_MAPPED
-}
-
-impl Target<'_> {
-    /// A hash of scheme and authority: equal for equal input. If two spellings of one host hash
-    /// differently, the only cost is a refresh that waits for its pace.
-    ///
-    /// Hashes eight bytes at a time, then the last eight bytes again. No defence against collisions is
-    /// needed: two origins with the same hash merely share a wait.
-    // Not inlined: most requests go to an origin whose hash is known, and would have to jump over it.
-    #[inline(never)]
-    pub(crate) fn origin(&self) -> OriginId {
-        let bytes = self.authority.as_bytes();
-        let (words, rest) = bytes.as_chunks::<8>();
-        let words = words.iter().map(|word| u64::from_le_bytes(*word));
-        let rest = rest.iter().map(|byte| u64::from(*byte));
-        let scheme = self.scheme as u64;
-        let hash = match bytes.last_chunk() {
-            Some(last) => mix(words.fold(scheme, mix), u64::from_le_bytes(*last)),
-            None => rest.fold(scheme, mix),
-        };
-        // The lowest bit is sacrificed so that the hash is never zero.
-        OriginId::MIN | hash
-    }
-}
-
-fn mix(hash: u64, word: u64) -> u64 {
-    const FACTOR: u64 = 0x9E37_79B9_7F4A_7C15;
-    (hash.rotate_left(5) ^ word).wrapping_mul(FACTOR)
-}
-
-/// How a byte can occur in a host: as part of a DNS label (or of a private name with underscores), as
-/// the dot between labels, or not at all.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Class {
-    Label,
-    Dot,
-    Other,
-}
-
-const CLASSES: [Class; 256] = {
-    let mut classes = [Class::Other; 256];
-    let mut byte = 0_u8;
-    while byte < 128 {
-        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_') {
-            #[allow(clippy::indexing_slicing)] // evaluated by the compiler, within bounds
-            {
-                classes[byte as usize] = Class::Label;
-            }
-        }
-        byte += 1;
-    }
-    #[allow(clippy::indexing_slicing)] // as above
-    {
-        classes[b'.' as usize] = Class::Dot;
-    }
-    classes
-};
-
-pub(super) fn is_host_byte(byte: u8) -> bool {
-    CLASSES
-        .get(usize::from(byte))
-        .is_some_and(|class| *class != Class::Other)
-}
-
-fn odd(authority: &str) -> Fault {
-    if authority.contains('@') {
-        Fault::UserInfo
-    } else {
-        Fault::OddHost
-    }
-}
-
-/// Parses one to five digits, from 1 to 65535.
-pub(super) fn port(digits: &[u8]) -> Option<u16> {
-    const MOST_DIGITS: usize = 5;
-    if digits.is_empty() || digits.len() > MOST_DIGITS {
-        return None;
-    }
-    let mut port = 0_u32;
-    for digit in digits {
-        port = port * 10 + u32::from(digit.is_ascii_digit().then(|| digit - b'0')?);
-    }
-    u16::try_from(port).ok().filter(|port| *port > 0)
-}
-
 impl Fault {
-    pub(super) fn reason(self) -> &'static str {
-        match self {
-            Self::NoHost => {
-                "the request's URI has no host at this level; for a client that adds its origin \
-                 inside (such as a tonic Channel), use Destinations::trust_inner()"
-            }
-            Self::NoScheme => "the request's URI has no scheme",
-            Self::OtherScheme => "only https, or http where a pattern says so, is allowed",
-            Self::UserInfo => "the URI has user information before the host",
-            Self::TrailingDot => "the host ends in a dot; write it without",
-            Self::OddHost => "the host is not a plain DNS name or address",
-            Self::OddPort => "the port is not a number from 1 to 65535",
+    pub(super) fn at(at: usize, reason: &'static str) -> Self {
+        Self {
+            reason,
+            at: Some(at),
+        }
+    }
+
+    fn of_request(reason: &'static str) -> Self {
+        Self { reason, at: None }
+    }
+}
+
+impl fmt::Display for Fault {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.reason)?;
+        match self.at {
+            Some(at) => write!(f, " (at byte {at} of the authority)"),
+            None => Ok(()),
         }
     }
 }
 
 impl fmt::Display for Origin<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let scheme = scheme(self.secure);
-        let host = self.host.to_ascii_lowercase();
-        if self.is_v6 {
-            write!(f, "{scheme}://[{host}]")?;
-        } else {
-            write!(f, "{scheme}://{host}")?;
-        }
-        if self.port == default_port(self.secure) {
-            Ok(())
-        } else {
-            write!(f, ":{}", self.port)
-        }
+        write_origin(f, self.secure, &self.host, self.port)
     }
 }
 
-impl fmt::Display for Scheme {
+/// Writes `scheme://host[:port]`, without the port if it is the scheme's own.
+pub(super) fn write_origin(
+    f: &mut fmt::Formatter<'_>,
+    secure: bool,
+    host: &dyn fmt::Display,
+    port: u16,
+) -> fmt::Result {
+    let scheme = if secure { "https" } else { "http" };
+    write!(f, "{scheme}://{host}")?;
+    if port == default_port(secure) {
+        Ok(())
+    } else {
+        write!(f, ":{port}")
+    }
+}
+
+impl fmt::Display for Host<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Https => "https",
-            Self::Http => "http",
-            Self::Other => "(other scheme)",
-            Self::Missing => "(no scheme)",
-        })
+        match self {
+            Self::Name(name) => f.write_str(name),
+            Self::V4(address) => write!(f, "{address}"),
+            Self::V6(address) => write!(f, "[{address}]"),
+        }
     }
 }

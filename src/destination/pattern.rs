@@ -1,49 +1,44 @@
-//! One origin pattern: `scheme://host[:port]`, with at most one leading `*.`.
-//!
-//! Parsing is slow and reports detailed errors; matching compares ports and bytes.
+//! An origin pattern: `scheme://host[:port]`, with at most one leading `*.` and one trailing slash.
 
-use std::{
-    fmt,
-    net::{Ipv4Addr, Ipv6Addr},
-};
+use std::{borrow::Cow, fmt};
 
-use super::{
-    origin::{self, Origin},
-    shortcut::Shortcut,
-};
+use super::origin::{Fault, Host, Origin, default_port, write_origin};
 use crate::config_error::ConfigError;
 
-#[derive(Clone, PartialEq, Eq)]
-pub(super) struct Pattern {
-    secure: bool,
-    host: Host,
-    port: u16,
-}
-
-#[derive(Clone, PartialEq, Eq)]
-enum Host {
-    /// In lower case.
-    Exact(Box<str>),
-    /// `.example.com`, in lower case: matches any host that ends in it and has something before it.
-    Below(Box<str>),
-    V6(Ipv6Addr),
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Pattern {
+    Exactly(Origin<'static>),
+    /// Every name that ends in the suffix and has something before it.
+    Below {
+        secure: bool,
+        /// `.example.com`, in lower case.
+        suffix: Box<str>,
+        port: u16,
+    },
 }
 
 const WHAT: &str = "destination";
+const WILDCARD: &str = "*.";
+
+/// The limits of DNS.
 const LONGEST_NAME: usize = 253;
 const LONGEST_LABEL: usize = 63;
 
 impl Pattern {
-    /// `https` to a domain (already checked) and everything below it.
+    /// `https` to a domain, already in canonical form, and everything below it.
     pub(super) fn domain_and_subdomains(domain: &str) -> [Self; 2] {
-        let below = Host::Below(format!(".{domain}").into());
-        let pattern = |host| Self {
-            secure: true,
-            host,
-            port: origin::default_port(true),
-        };
+        let (secure, port) = (true, default_port(true));
+        let suffix = format!(".{domain}").into();
+        let host = Host::Name(Cow::Owned(domain.to_owned()));
         // Requests usually go to subdomains, so that pattern is tried first.
-        [pattern(below), pattern(Host::Exact(domain.into()))]
+        [
+            Self::Below {
+                secure,
+                suffix,
+                port,
+            },
+            Self::Exactly(Origin { secure, host, port }),
+        ]
     }
 
     pub(super) fn parse(given: &str) -> Result<Self, ConfigError> {
@@ -57,102 +52,75 @@ impl Pattern {
         let secure = match scheme.to_ascii_lowercase().as_str() {
             "https" => true,
             "http" => false,
-            _ => return Err(text.wrong_at(scheme, "the scheme must be https or http")),
+            _ => return Err(text.wrong_at(0, "the scheme must be https or http")),
         };
-        let default_port = origin::default_port(secure);
-        if let Some(at) = rest.find(['/', '?', '#', '@', '\\', '%']) {
-            let (_, tail) = rest.split_at(at);
+        let start = given.len() - rest.len();
+        let (authority, path) = rest.split_at(rest.find(['/', '?', '#']).unwrap_or(rest.len()));
+        if !matches!(path, "" | "/") {
             return Err(text.wrong_at(
-                tail,
-                match tail.as_bytes().first() {
-                    Some(b'@') => "user information has no place in an origin",
-                    Some(b'/') => {
-                        "expected an origin: nothing may follow the host and port, not even a slash"
-                    }
-                    _ => "expected an origin: scheme, host and port, nothing else",
-                },
+                start + authority.len(),
+                "expected an origin: nothing but one slash may follow the host and port",
             ));
         }
-        if rest.starts_with('[') {
-            let (address, tail) = bracketed(&text, rest)?;
-            let port = text.port(tail, default_port)?;
-            return Ok(Self {
+        let (start, authority, is_wildcard) = match authority.strip_prefix(WILDCARD) {
+            Some(domain) => (start + WILDCARD.len(), domain, true),
+            None => (start, authority, false),
+        };
+        let origin = Origin::parse(secure, authority).map_err(|fault| text.fault(start, fault))?;
+        text.check_name(start, &origin.host)?;
+        if is_wildcard {
+            let suffix = format!(".{}", text.domain(start, &origin.host)?).into();
+            let Origin { secure, port, .. } = origin;
+            return Ok(Self::Below {
                 secure,
-                host: Host::V6(address),
+                suffix,
                 port,
             });
         }
-        let (host, tail) = rest.split_at(rest.find(':').unwrap_or(rest.len()));
-        let host = match host.strip_prefix("*.") {
-            Some(domain) => Host::Below(format!(".{}", text.domain(domain)?).into()),
-            None => Host::Exact(text.host(host)?.into()),
-        };
-        let port = text.port(tail, default_port)?;
-        Ok(Self { secure, host, port })
+        if origin.is_metadata_server() {
+            return Err(text.wrong_at(start, "the metadata server is never a destination"));
+        }
+        Ok(Self::Exactly(origin.into_owned()))
     }
 
-    /// This pattern in a form that is fast to compare, if there is one.
-    pub(super) fn shortcut(&self) -> Option<Shortcut> {
-        let default_port = origin::default_port(self.secure);
-        match &self.host {
-            Host::Below(suffix) if self.port == default_port => {
-                Shortcut::below(self.secure, suffix)
+    /// Parses a pattern without a wildcard.
+    pub(super) fn parse_origin(given: &str) -> Result<Origin<'static>, ConfigError> {
+        match Self::parse(given)? {
+            Self::Exactly(origin) => Ok(origin),
+            Self::Below { .. } => {
+                let text = Text { what: WHAT, given };
+                let at = given.find('*').unwrap_or_default();
+                Err(text.wrong_at(at, "expected one origin, without a wildcard"))
             }
-            Host::Exact(host) if self.port == default_port => Shortcut::exactly(self.secure, host),
-            Host::Exact(host) => Shortcut::exactly(self.secure, &format!("{host}:{}", self.port)),
-            Host::Below(_) | Host::V6(_) => None,
         }
     }
 
     pub(super) fn matches(&self, origin: &Origin<'_>) -> bool {
-        if self.port != origin.port || self.secure != origin.secure {
-            return false;
-        }
-        match &self.host {
-            Host::Below(suffix) => {
-                let (host, suffix) = (origin.host.as_bytes(), suffix.as_bytes());
-                // Something must be left before the dot, and it must not end in another dot.
-                let Some(labels) = host.len().checked_sub(suffix.len()) else {
-                    return false;
-                };
-                match host.split_at_checked(labels) {
-                    Some(([.., last], tail)) => *last != b'.' && same(tail, suffix),
-                    _ => false,
-                }
+        match self {
+            Self::Exactly(exactly) => exactly == origin,
+            Self::Below {
+                secure,
+                suffix,
+                port,
+            } => {
+                let is_below = |name: &str| name.len() > suffix.len() && name.ends_with(&**suffix);
+                *secure == origin.secure
+                    && *port == origin.port
+                    && matches!(&origin.host, Host::Name(name) if is_below(name))
             }
-            Host::Exact(host) => !origin.is_v6 && same(origin.host.as_bytes(), host.as_bytes()),
-            Host::V6(address) => origin.is_v6 && origin.host.parse() == Ok(*address),
         }
     }
 }
 
-/// Compares ignoring ASCII case. Nearly every host is in lower case, as `pattern` is, so the exact
-/// comparison comes first and is many times faster.
-#[inline]
-fn same(host: &[u8], pattern: &[u8]) -> bool {
-    host == pattern || host.eq_ignore_ascii_case(pattern)
+/// A domain name of at least two labels, in canonical form.
+pub(super) fn parse_domain(what: &'static str, given: &str) -> Result<String, ConfigError> {
+    let text = Text { what, given };
+    let host = Host::parse(given).map_err(|fault| text.fault(0, fault))?;
+    text.check_name(0, &host)?;
+    text.domain(0, &host).map(str::to_owned)
 }
 
-/// Returns a domain name of at least two labels, in lower case.
-pub(super) fn checked_domain(what: &'static str, given: &str) -> Result<String, ConfigError> {
-    Text { what, given }.domain(given)
-}
-
-fn bracketed<'a>(text: &Text<'a>, rest: &'a str) -> Result<(Ipv6Addr, &'a str), ConfigError> {
-    let Some((address, tail)) = rest.get(1..).and_then(|rest| rest.split_once(']')) else {
-        return Err(text.wrong_at(rest, "the bracket of the IPv6 address is not closed"));
-    };
-    let Ok(parsed) = address.parse() else {
-        return Err(text.wrong_at(address, "expected an IPv6 address in the brackets"));
-    };
-    if origin::is_metadata_host(address) {
-        return Err(text.wrong_at(address, "the metadata server is never a destination"));
-    }
-    Ok((parsed, tail))
-}
-
-/// The text being parsed. Pieces of it must be slices of `given`, so that their position can be
-/// reported.
+/// The text being parsed.
 struct Text<'a> {
     what: &'static str,
     given: &'a str,
@@ -163,107 +131,73 @@ impl Text<'_> {
         ConfigError::new(self.what, self.given, reason)
     }
 
-    /// `piece` is the part of the given text that is wrong.
-    fn wrong_at(&self, piece: &str, reason: &str) -> ConfigError {
-        let offset = (piece.as_ptr() as usize).saturating_sub(self.given.as_ptr() as usize);
-        let before = self.given.get(..offset).unwrap_or_default();
+    /// The text is wrong from this byte on.
+    fn wrong_at(&self, byte: usize, reason: &str) -> ConfigError {
+        let before = self.given.get(..byte).unwrap_or_default();
         self.wrong(reason).at(before.chars().count())
     }
 
-    /// `""` or `":8080"`.
-    fn port(&self, tail: &str, default: u16) -> Result<u16, ConfigError> {
-        if tail.is_empty() {
-            return Ok(default);
-        }
-        let digits = tail.strip_prefix(':').unwrap_or_default().as_bytes();
-        origin::port(digits)
-            .ok_or_else(|| self.wrong_at(tail, "expected a colon and a port from 1 to 65535"))
+    /// There is a fault in the authority that starts at this byte.
+    fn fault(&self, start: usize, fault: Fault) -> ConfigError {
+        let at = start + fault.at.unwrap_or_default();
+        let odd = self.given.get(at..).and_then(|rest| rest.chars().next());
+        let reason = match odd {
+            Some('*') => {
+                "a wildcard stands for whole labels, once, in front: https://*.example.com"
+            }
+            Some(c) if !c.is_ascii() => "write an international name in its ASCII form (xn--…)",
+            _ => fault.reason,
+        };
+        self.wrong_at(at, reason)
     }
 
-    /// A DNS name of any number of labels, or an IPv4 address.
-    fn host(&self, host: &str) -> Result<String, ConfigError> {
-        let name = self.name(host)?;
-        if origin::is_metadata_host(host) {
-            return Err(self.wrong_at(host, "the metadata server is never a destination"));
-        }
-        let last = host.rsplit('.').next().unwrap_or_default();
-        let numeric = last.bytes().all(|byte| byte.is_ascii_digit())
-            || last
-                .get(..2)
-                .is_some_and(|start| start.eq_ignore_ascii_case("0x"));
-        if numeric && host.parse::<Ipv4Addr>().is_err() {
-            return Err(self.wrong_at(host, "expected an IPv4 address of four decimal numbers"));
-        }
-        Ok(name)
-    }
-
-    /// A DNS name of at least two labels.
-    fn domain(&self, domain: &str) -> Result<String, ConfigError> {
-        let name = self.name(domain)?;
-        if !domain.contains('.') {
-            let reason = "expected at least two labels: one would be everybody's, as in *.com";
-            return Err(self.wrong_at(domain, reason));
-        }
-        let last = domain.rsplit('.').next().unwrap_or_default();
-        if last.bytes().all(|byte| byte.is_ascii_digit()) {
-            return Err(self.wrong_at(domain, "expected a domain name, not an address"));
-        }
-        Ok(name)
-    }
-
-    fn name(&self, name: &str) -> Result<String, ConfigError> {
-        if name.is_empty() {
-            return Err(self.wrong_at(name, "the host is missing"));
-        }
-        if let Some(at) = name.find(|c: char| !c.is_ascii() || !origin::is_host_byte(c as u8)) {
-            let (_, tail) = name.split_at(at);
-            return Err(self.wrong_at(
-                tail,
-                match tail.chars().next() {
-                    Some('*') => {
-                        "a wildcard stands for whole labels, once, in front: https://*.example.com"
-                    }
-                    Some(c) if !c.is_ascii() => {
-                        "write an international name in its ASCII form (xn--…)"
-                    }
-                    _ => "this character cannot stand in a host",
-                },
-            ));
-        }
+    /// A request may ask for a name that nobody can have; in a pattern, it is a mistake.
+    fn check_name(&self, start: usize, host: &Host<'_>) -> Result<(), ConfigError> {
+        let Host::Name(name) = host else {
+            return Ok(());
+        };
         if name.len() > LONGEST_NAME {
-            return Err(self.wrong_at(name, "a DNS name has at most 253 characters"));
+            return Err(self.wrong_at(start, "a DNS name has at most 253 characters"));
         }
+        let mut at = start;
         for label in name.split('.') {
             let reason = match label.as_bytes() {
-                [] => "a label is empty (a dot at the end is not needed)",
                 [b'-', ..] | [.., b'-'] => "a label neither starts nor ends with a hyphen",
                 label if label.len() > LONGEST_LABEL => "a label has at most 63 characters",
-                _ => continue,
+                label => {
+                    at += label.len() + ".".len();
+                    continue;
+                }
             };
-            return Err(self.wrong_at(label, reason));
+            return Err(self.wrong_at(at, reason));
         }
-        Ok(name.to_ascii_lowercase())
+        Ok(())
+    }
+
+    /// `host`, which was given at this byte, is a name of at least two labels.
+    fn domain<'a>(&self, start: usize, host: &'a Host<'_>) -> Result<&'a str, ConfigError> {
+        match host {
+            Host::Name(domain) if domain.contains('.') => Ok(domain),
+            Host::Name(_) => Err(self.wrong_at(
+                start,
+                "expected at least two labels: one would be everybody's, as in *.com",
+            )),
+            Host::V4(_) | Host::V6(_) => {
+                Err(self.wrong_at(start, "expected a domain name, not an address"))
+            }
+        }
     }
 }
 
 impl fmt::Display for Pattern {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let scheme = origin::scheme(self.secure);
-        match &self.host {
-            Host::Exact(host) => write!(f, "{scheme}://{host}")?,
-            Host::Below(suffix) => write!(f, "{scheme}://*{suffix}")?,
-            Host::V6(address) => write!(f, "{scheme}://[{address}]")?,
+        match self {
+            Self::Exactly(origin) => write!(f, "{origin}"),
+            Self::Below {
+                secure,
+                suffix,
+                port,
+            } => write_origin(f, *secure, &format_args!("*{suffix}"), *port),
         }
-        if self.port == origin::default_port(self.secure) {
-            Ok(())
-        } else {
-            write!(f, ":{}", self.port)
-        }
-    }
-}
-
-impl fmt::Debug for Pattern {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        fmt::Display::fmt(self, f)
     }
 }

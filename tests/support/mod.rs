@@ -13,6 +13,7 @@ pub mod folder;
 pub mod inner;
 pub mod jwt;
 pub mod script;
+pub mod tls;
 pub mod trace;
 pub mod troubles;
 
@@ -27,6 +28,7 @@ pub use self::{
     inner::{Inner, Mirror},
     jwt::{jwt, jwt_for},
     script::{Answer, Script},
+    tls::tls,
     trace::{EventTap, TraceTap},
 };
 
