@@ -18,12 +18,11 @@ use std::{
     future::{Ready, ready},
     net::{Ipv4Addr, Ipv6Addr, SocketAddr},
     sync::{Arc, Mutex},
-    task::{Context, Poll, Waker},
-    time::Duration,
+    task::{Context, Poll},
 };
 
 use bytes::Bytes;
-use http::{Method, Request, Response, StatusCode, Uri, header::AUTHORIZATION, uri::Scheme};
+use http::{Method, Request, StatusCode, Uri};
 use http_body_util::Empty;
 use hyper_util::{
     client::legacy::{
@@ -33,16 +32,21 @@ use hyper_util::{
     rt::TokioExecutor,
 };
 use reqwest::dns::{Addrs, Resolve, Resolving};
-use support::{Inner, Script, auth_error, crypto_provider, tls};
+use support::{
+    Inner, Script, auth_error,
+    clients::{
+        GOOGLE_APIS, HOSTS, JOINTS, PATTERNS, PORTS, Pattern, Place, SCHEMES, SUFFIXES, TAILS, V6,
+    },
+    crypto_provider,
+    stamped::{Stamped, stamps, warm_cache},
+    tls,
+};
 use tokio::{
     io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt},
     net::TcpListener,
 };
-use tower::{BoxError, Layer, Service, ServiceExt};
-use tower_scoped_auth::{
-    Audience, Destinations, ScopedAuth, ScopedAuthLayer, Scopes, Token, TokenCache, TokenRequest,
-    source,
-};
+use tower::{Layer, Service, ServiceExt};
+use tower_scoped_auth::{Audience, Destinations, ScopedAuthLayer, Scopes};
 
 /// URIs that say one thing to whoever compares text, and another to a client.
 const ODD: [&str; 22] = [
@@ -296,85 +300,6 @@ async fn s140_a_connect_request_has_no_token_whatever_the_destinations() {
     assert_eq!(source.calls(), 0);
 }
 
-/// Where a client connects to, by its own reading of a URI.
-#[derive(Debug, PartialEq)]
-struct Place {
-    secure: bool,
-    /// In lower case, without brackets.
-    host: String,
-    port: u16,
-}
-
-/// As hyper-util's `HttpConnector` takes a URI apart, and hyper-rustls its scheme.
-fn of_hyper(uri: &Uri) -> Option<Place> {
-    let secure = match uri.scheme()? {
-        scheme if *scheme == Scheme::HTTPS => true,
-        scheme if *scheme == Scheme::HTTP => false,
-        _ => return None,
-    };
-    let host = uri.host()?.to_ascii_lowercase();
-    let inside = host
-        .strip_prefix('[')
-        .and_then(|host| host.strip_suffix(']'));
-    let port = uri.port().map(|port| port.as_u16());
-    Some(Place {
-        secure,
-        host: inside.unwrap_or(&host).to_owned(),
-        port: port.unwrap_or(if secure { 443 } else { 80 }),
-    })
-}
-
-/// As reqwest sees a URL before it hands it to hyper.
-fn of_reqwest(url: &reqwest::Url) -> Option<Place> {
-    let secure = match url.scheme() {
-        "https" => true,
-        "http" => false,
-        _ => return None,
-    };
-    Some(Place {
-        secure,
-        host: url
-            .host_str()?
-            .trim_matches(['[', ']'])
-            .to_ascii_lowercase(),
-        port: url.port_or_known_default()?,
-    })
-}
-
-const PATTERNS: [&str; 7] = [
-    "https://*.run.app",
-    "https://run.app:8080",
-    "https://*.google.internal",
-    "http://127.0.0.1:8080",
-    "http://[::1]",
-    "https://[::ffff:7f00:1]:443",
-    "http://*.evil.com:80",
-];
-
-/// What the two lists of destinations allow, said of the place that the client connects to.
-fn may(list: usize, place: &Place) -> bool {
-    let Place { secure, host, port } = place;
-    let below = |domain: &str| {
-        let labels = host.strip_suffix(domain);
-        labels.is_some_and(|labels| labels.len() > 1 && labels.ends_with('.'))
-    };
-    let v6 = host.parse::<Ipv6Addr>().ok();
-    let is_metadata_server = host == "metadata.google.internal";
-    !is_metadata_server
-        && match (list, secure, port) {
-            (0, true, 443) => host == "googleapis.com" || below("googleapis.com"),
-            (1, true, 443) => {
-                below("run.app")
-                    || below("google.internal")
-                    || v6 == Some(Ipv4Addr::LOCALHOST.to_ipv6_mapped())
-            }
-            (1, true, 8080) => host == "run.app",
-            (1, false, 8080) => host.parse() == Ok(Ipv4Addr::LOCALHOST),
-            (1, false, 80) => v6 == Some(Ipv6Addr::LOCALHOST) || below("evil.com"),
-            _ => false,
-        }
-}
-
 /// Nobody can take this for anything but a host with or without a port.
 fn is_plain(authority: &str) -> bool {
     let (host, port) = match authority.rsplit_once(':') {
@@ -399,111 +324,6 @@ fn is_plain(authority: &str) -> bool {
     let is_v6 = inside.is_some_and(|host| host.parse::<Ipv6Addr>().is_ok());
     (is_name || is_v4 || is_v6) && ["80", "443", "8080"].contains(&port)
 }
-
-/// Answers whether the request carried a token.
-#[derive(Clone)]
-struct Stamped;
-
-impl<R: Headers> Service<R> for Stamped {
-    type Response = Response<bool>;
-    type Error = Infallible;
-    type Future = Ready<Result<Self::Response, Infallible>>;
-
-    fn poll_ready(&mut self, _: &mut Context<'_>) -> Poll<Result<(), Infallible>> {
-        Poll::Ready(Ok(()))
-    }
-
-    fn call(&mut self, request: R) -> Self::Future {
-        ready(Ok(Response::new(
-            request.headers().contains_key(AUTHORIZATION),
-        )))
-    }
-}
-
-trait Headers {
-    fn headers(&self) -> &http::HeaderMap;
-}
-
-impl Headers for Request<()> {
-    fn headers(&self) -> &http::HeaderMap {
-        self.headers()
-    }
-}
-
-impl Headers for reqwest::Request {
-    fn headers(&self) -> &http::HeaderMap {
-        self.headers()
-    }
-}
-
-/// A request with a token at hand is sent, with or without it, in one poll.
-fn stamps<R>(service: &mut ScopedAuth<Stamped>, request: R) -> bool
-where
-    ScopedAuth<Stamped>: Service<R, Response = Response<bool>, Error = BoxError>,
-{
-    let mut context = Context::from_waker(Waker::noop());
-    let mut future = std::pin::pin!(service.call(request));
-    match future.as_mut().poll(&mut context) {
-        Poll::Ready(Ok(response)) => response.into_body(),
-        other => panic!("waits or fails: {other:?}"),
-    }
-}
-
-/// The pieces that URIs are made of. Each is harmless in some place.
-const HOSTS: [&str; 24] = [
-    "storage.googleapis.com",
-    "googleapis.com",
-    "x.run.app",
-    "run.app",
-    "evil.com",
-    "www.evil.com",
-    "metadata.google.internal",
-    "metadata",
-    "x.google.internal",
-    "169.254.169.254",
-    "127.0.0.1",
-    "127.1",
-    "0x7f.0.0.1",
-    "0177.0.0.1",
-    "2130706433",
-    "localhost",
-    "xn--googleapis-7jk.com",
-    "a_b.run.app",
-    "a--b.run.app",
-    "-.run.app",
-    "x.googleapis.com.",
-    "a..googleapis.com",
-    "x,.googleapis.com",
-    "",
-];
-const V6: [&str; 9] = [
-    "::1",
-    "0:0:0:0:0:0:0:1",
-    "::ffff:127.0.0.1",
-    "::FFFF:7f00:1",
-    "::ffff:169.254.169.254",
-    "fd20:ce::254",
-    "fe80::1%25eth0",
-    "v1.fe80::a+en1",
-    "::1:.googleapis.com",
-];
-const JOINTS: [&str; 14] = [
-    "[", "]", "@", ":", ".", "%", "%40", "%2e", "%5B", "[]", "x", "user:pw@", "..", "-",
-];
-const SUFFIXES: [&str; 6] = [
-    ".googleapis.com",
-    ".run.app",
-    ".google.internal",
-    ".evil.com",
-    "@evil.com",
-    ":.googleapis.com",
-];
-const PORTS: [&str; 14] = [
-    "", "", "", "", ":443", ":80", ":8080", ":", ":0", ":65536", ":65979", ":0443", ":+443",
-    ":443:443",
-];
-const TAILS: [&str; 6] = ["", "/", "/x", "?q=@evil.com", "/@.googleapis.com", "#x"];
-const SCHEMES: [&str; 6] = ["https", "https", "http", "HTTPS", "hTTp", "ftp"];
 
 struct Generator(fastrand::Rng);
 
@@ -562,16 +382,6 @@ impl Generator {
     }
 }
 
-/// A cache whose token outlives the test.
-async fn warm_cache() -> TokenCache {
-    let cache = TokenCache::new(source::from_fn(|_: TokenRequest| async {
-        Ok::<_, Infallible>(Token::new("t", Duration::from_secs(10_000_000)))
-    }));
-    let request = TokenRequest::access_token(Scopes::default());
-    cache.token(&request).await.unwrap();
-    cache
-}
-
 #[derive(Debug, Default)]
 struct Count {
     of_hyper: usize,
@@ -582,12 +392,26 @@ struct Count {
 }
 
 /// Sends requests until each of the two clients has taken so many URIs.
-async fn s140_the_client_decides(count: usize, seed: u64) -> Count {
-    let cache = warm_cache().await;
+fn the_client_decides(count: usize, seed: u64) -> Count {
+    let cache = warm_cache();
+    let patterns: [&[&str]; 2] = [&GOOGLE_APIS, &PATTERNS];
+    let patterns = patterns.map(|list| {
+        list.iter()
+            .filter_map(|pattern| Pattern::read(pattern))
+            .collect::<Vec<_>>()
+    });
     let lists = [
         Destinations::google_apis(),
         Destinations::only(PATTERNS).unwrap(),
     ];
+    let may = |list: usize, place: &Option<Place>| {
+        let place = place.as_ref();
+        place.is_some_and(|place| {
+            patterns[list]
+                .iter()
+                .any(|pattern| place.is_allowed_by(pattern))
+        })
+    };
     let mut services = lists.clone().map(|destinations| {
         ScopedAuthLayer::from_cache(cache.clone())
             .destinations(destinations.pass_others())
@@ -603,8 +427,8 @@ async fn s140_the_client_decides(count: usize, seed: u64) -> Count {
         done.of_reqwest += usize::from(url.is_some());
         for (list, service) in services.iter_mut().enumerate() {
             if let Some(uri) = &uri {
-                let place = of_hyper(uri);
-                let may = place.as_ref().is_some_and(|place| may(list, place));
+                let place = Place::of_hyper(uri);
+                let may = may(list, &place);
                 let stamped = stamps(service, Request::get(uri).body(()).unwrap());
                 assert!(may || !stamped, "{text}: hyper connects to {place:?}");
                 // What is refused is odd: the check does not hold by refusing everything.
@@ -618,11 +442,11 @@ async fn s140_the_client_decides(count: usize, seed: u64) -> Count {
             if let Some(url) = &url {
                 let request = reqwest::Request::new(Method::GET, url.clone());
                 let stamped = stamps(service, request);
-                let place = of_reqwest(url);
+                let place = Place::of_reqwest(url);
                 // reqwest hands the URL as text to hyper, which reads it again.
                 let again = url.as_str().parse::<Uri>().ok();
-                for place in [place, again.as_ref().and_then(of_hyper)] {
-                    let may = place.as_ref().is_some_and(|place| may(list, place));
+                for place in [place, again.as_ref().and_then(Place::of_hyper)] {
+                    let may = may(list, &place);
                     assert!(may || !stamped, "{text}: reqwest connects to {place:?}");
                     assert!(stamped || !may || !is_plain(&authority), "{text}");
                 }
@@ -633,18 +457,50 @@ async fn s140_the_client_decides(count: usize, seed: u64) -> Count {
     done
 }
 
-#[tokio::test]
-async fn s140_the_token_goes_where_the_client_connects_and_is_allowed() {
-    let done = s140_the_client_decides(100_000, fastrand::u64(..)).await;
+#[test]
+fn s140_the_token_goes_where_the_client_connects_and_is_allowed() {
+    let done = the_client_decides(100_000, fastrand::u64(..));
     println!("{done:?}");
     assert!(done.stamped > 10_000 && done.evil > 10_000, "{done:?}");
 }
 
-#[tokio::test]
+#[test]
 #[ignore = "ten million URIs"]
-async fn s140_the_token_goes_where_the_client_connects_and_is_allowed_ten_million_times() {
-    let done = s140_the_client_decides(10_000_000, fastrand::u64(..)).await;
+fn s140_the_token_goes_where_the_client_connects_and_is_allowed_ten_million_times() {
+    let done = the_client_decides(10_000_000, fastrand::u64(..));
     println!("{done:?}");
+}
+
+/// Any pattern that is accepted allows what a client reads in it, and nothing else.
+#[test]
+fn s140_a_pattern_allows_what_a_client_reads_in_it() {
+    let mut generator = Generator(fastrand::Rng::new());
+    let (mut accepted, mut allowed) = (0, 0);
+    while accepted < 20_000 {
+        let (scheme, authority) = (generator.any(&SCHEMES), generator.authority());
+        let wildcard = generator.sometimes(3, &["*."]);
+        let pattern = format!("{scheme}://{wildcard}{authority}");
+        let Ok(destinations) = Destinations::only([&pattern]) else {
+            continue;
+        };
+        accepted += 1;
+        let read = Pattern::read(&pattern).expect(&pattern);
+        // The same again, something below it, and anything.
+        let below = generator.any(&["", "x.", "X.y.", "-", "."]);
+        let other = generator.authority();
+        for authority in [authority.clone(), format!("{below}{authority}"), other] {
+            let text = format!("{scheme}://{authority}/");
+            let Ok(uri) = text.parse::<Uri>() else {
+                continue;
+            };
+            let may = Place::of_hyper(&uri).is_some_and(|place| place.is_allowed_by(&read));
+            let checked = destinations.check(&uri).is_ok();
+            assert!(may || !checked, "{pattern} {text}");
+            assert!(checked || !may || !is_plain(&authority), "{pattern} {text}");
+            allowed += usize::from(checked);
+        }
+    }
+    assert!(allowed > 10_000, "{allowed}");
 }
 
 /// A property test proves nothing of what its generator cannot make.

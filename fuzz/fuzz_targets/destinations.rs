@@ -1,127 +1,97 @@
-//! A pattern and a URI: the matcher agrees with one that is slow and obviously correct.
+//! A pattern and a URI, put together from the pieces that tell parsers apart: the token goes only where the
+//! client connects to, by the client's own reading.
 
 #![no_main]
 
-use std::{
-    convert::Infallible,
-    future::ready,
-    sync::LazyLock,
-    task::{Context, Poll, Waker},
-    time::Duration,
-};
+#[path = "../../tests/support/clients.rs"]
+mod clients;
+#[path = "../../tests/support/stamped.rs"]
+mod stamped;
 
-use http::{Request, Response, Uri};
+use std::sync::LazyLock;
+
+use clients::{
+    GOOGLE_APIS, HOSTS, JOINTS, PATTERNS, PORTS, Pattern, Place, SCHEMES, SUFFIXES, TAILS, V6,
+};
+use http::{Request, Uri};
 use libfuzzer_sys::fuzz_target;
-use tower::{Layer, Service, service_fn};
-use tower_scoped_auth::{
-    Destinations, ScopedAuthLayer, Scopes, Token, TokenCache, TokenRequest, source,
-};
+use reqwest::{Method, Url};
+use stamped::{Stamped, stamps, warm_cache};
+use tower::Layer;
+use tower_scoped_auth::{Destinations, ScopedAuthLayer, TokenCache};
 
-/// Holds a token that outlives the run.
-static CACHE: LazyLock<TokenCache> = LazyLock::new(|| {
-    let cache = TokenCache::new(source::from_fn(|_: TokenRequest| async {
-        Ok::<_, Infallible>(Token::new("t", Duration::from_secs(10_000_000)))
-    }));
-    let runtime = tokio::runtime::Builder::new_current_thread()
-        .enable_all()
-        .build();
-    let request = TokenRequest::access_token(Scopes::default());
-    runtime
-        .expect("a runtime")
-        .block_on(cache.token(&request))
-        .expect("a token");
-    cache
-});
+static CACHE: LazyLock<TokenCache> = LazyLock::new(warm_cache);
 
-fn stamped(destinations: Destinations, uri: Uri) -> bool {
-    let layer = ScopedAuthLayer::from_cache(CACHE.clone()).destinations(destinations.pass_others());
-    let mut service = layer.layer(service_fn(|request: Request<()>| {
-        ready(Ok::<_, Infallible>(Response::new(
-            request.headers().contains_key("authorization"),
-        )))
-    }));
-    let request = Request::get(uri).body(()).expect("a request");
-    let mut context = Context::from_waker(Waker::noop());
-    let mut future = std::pin::pin!(service.call(request));
-    match future.as_mut().poll(&mut context) {
-        Poll::Ready(Ok(response)) => response.into_body(),
-        _ => panic!("a warm request waits or fails"),
-    }
+/// A byte below 128 is itself; any other is one of the pieces.
+fn text(bytes: &[u8]) -> String {
+    const PIECES: [&[&str]; 7] = [
+        &HOSTS,
+        &V6,
+        &JOINTS,
+        &SUFFIXES,
+        &PORTS,
+        &TAILS,
+        &["://", "https://", "http://"],
+    ];
+    let pieces = || PIECES.iter().copied().flatten();
+    let count = pieces().count();
+    bytes
+        .iter()
+        .map(|&byte| match byte.checked_sub(128) {
+            None => char::from(byte).to_string(),
+            Some(number) => {
+                let piece = pieces().nth(usize::from(number) % count);
+                piece.copied().unwrap_or_default().to_owned()
+            }
+        })
+        .collect()
 }
 
-/// What the documentation says, word for word. `None` where it refuses whatever the pattern is.
-fn origin(scheme: &str, authority: &str) -> Option<(String, Vec<String>, u16)> {
-    let scheme = scheme.to_ascii_lowercase();
-    let default = match scheme.as_str() {
-        "https" => 443,
-        "http" => 80,
-        _ => return None,
-    };
-    if authority.contains(['@', '[']) {
-        return None;
-    }
-    let (host, port) = match authority.split_once(':') {
-        Some((host, port)) => (
-            host,
-            port.parse()
-                .ok()
-                .filter(|_| port.len() <= 5 && !port.starts_with('+'))?,
-        ),
-        None => (authority, default),
-    };
-    let labels: Vec<_> = host
-        .to_ascii_lowercase()
-        .split('.')
-        .map(str::to_owned)
+fn check(patterns: &[&str], destinations: Destinations, uri: &str) {
+    let patterns: Vec<_> = patterns
+        .iter()
+        .map(|pattern| Pattern::read(pattern).expect("a URI"))
         .collect();
-    let proper = |l: &String| {
-        !l.is_empty()
-            && l.chars()
-                .all(|c| c.is_ascii_alphanumeric() || c == '-' || c == '_' || c == '*')
+    let may = |place: Option<Place>| {
+        place.is_some_and(|place| patterns.iter().any(|pattern| place.is_allowed_by(pattern)))
     };
-    (port != 0 && proper(&labels[0]) && labels.iter().all(|l| proper(l)))
-        .then_some((scheme, labels, port))
+    let layer =
+        ScopedAuthLayer::from_cache(CACHE.clone()).destinations(destinations.clone().pass_others());
+    let mut service = layer.layer(Stamped);
+    if let Ok(uri) = uri.parse::<Uri>() {
+        // Checked, and then remembered.
+        for _ in 0..2 {
+            let stamped = stamps(&mut service, Request::get(&uri).body(()).expect("valid"));
+            assert!(may(Place::of_hyper(&uri)) || !stamped, "{uri}");
+            assert_eq!(destinations.check(&uri).is_ok(), stamped, "{uri}");
+        }
+        if let Err(error) = destinations.check(&uri) {
+            let text = error.to_string();
+            assert!(text.lines().count() == 1 && text.len() < 2_000, "{text}");
+        }
+    }
+    if let Ok(url) = uri.parse::<Url>() {
+        let request = reqwest::Request::new(Method::GET, url.clone());
+        if stamps(&mut service, request) {
+            assert!(may(Place::of_reqwest(&url)), "{url}");
+            let again: Uri = url.as_str().parse().expect("reqwest hands it to hyper");
+            assert!(may(Place::of_hyper(&again)), "{url}");
+        }
+    }
 }
 
-fn allowed(pattern: &str, uri: &Uri) -> bool {
-    let Some((scheme, authority)) = pattern.split_once("://") else {
-        return false;
-    };
-    let Some((scheme, wanted, port)) = origin(scheme, authority) else {
-        return false;
-    };
-    let (Some(uri_scheme), Some(uri_authority)) = (uri.scheme_str(), uri.authority()) else {
-        return false;
-    };
-    let Some((uri_scheme, have, uri_port)) = origin(uri_scheme, uri_authority.as_str()) else {
-        return false;
-    };
-    let host = have.join(".");
-    if ["metadata.google.internal", "169.254.169.254", "metadata"].contains(&host.as_str())
-        || host.contains('*')
-    {
-        return false;
-    }
-    let hosts = match wanted.split_first() {
-        Some((star, tail)) if star == "*" => have.len() > tail.len() && have.ends_with(tail),
-        _ => wanted == have,
-    };
-    scheme == uri_scheme && port == uri_port && hosts
-}
-
-fuzz_target!(|input: (&str, &str)| {
-    let (pattern, uri) = input;
-    let (Ok(destinations), Ok(uri)) = (Destinations::only([pattern]), uri.parse::<Uri>()) else {
-        return;
-    };
-    if pattern.contains('[') {
-        // Addresses in brackets have many spellings, so this only checks that nothing panics.
-        stamped(destinations, uri);
-        return;
-    }
-    assert_eq!(
-        stamped(destinations, uri.clone()),
-        allowed(pattern, &uri),
-        "{pattern} {uri}"
+fuzz_target!(|input: (u8, &[u8], &[u8])| {
+    let (choice, pattern, uri) = input;
+    let scheme = SCHEMES[usize::from(choice) % SCHEMES.len()];
+    let uri = format!("{scheme}://{}", text(uri));
+    check(&GOOGLE_APIS, Destinations::google_apis(), &uri);
+    check(
+        &PATTERNS,
+        Destinations::only(PATTERNS).expect("valid"),
+        &uri,
     );
+    let pattern = format!("{scheme}://{}", text(pattern));
+    if let Ok(destinations) = Destinations::only([&pattern]) {
+        check(&[&pattern], destinations, &uri);
+    }
 });

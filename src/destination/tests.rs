@@ -260,6 +260,49 @@ fn malformed_patterns_are_refused_where_they_go_wrong() {
     assert!(Destinations::universe("https://x.y").is_err());
 }
 #[test]
+fn a_refusal_names_the_first_four_patterns() {
+    let list = |count: usize| {
+        let patterns = (1..=count).map(|number| format!("https://{number}.example"));
+        refusal_of(&Destinations::only(patterns).unwrap(), "https://x.example")
+    };
+    let four = "https://1.example, https://2.example, https://3.example, https://4.example";
+    for (count, shown) in [
+        (1, "https://1.example".to_owned()),
+        (4, four.to_owned()),
+        (5, format!("{four}, …")),
+    ] {
+        let text = list(count);
+        let expected = format!("no token for https://x.example: allowed are {shown}; see ");
+        assert!(text.starts_with(&expected), "{text}");
+    }
+    let text = refusal_of(&google(), "/path");
+    assert!(
+        text.starts_with("no token for a URI without a host: "),
+        "{text}"
+    );
+}
+
+#[test]
+fn debug_output_says_what_is_allowed() {
+    for (destinations, shown) in [
+        (
+            google().pass_others(),
+            r#"Destinations { only: ["https://*.googleapis.com", "https://googleapis.com"], pass_others: true }"#,
+        ),
+        (
+            Destinations::inner_origin("https://[0::1]:8080").unwrap(),
+            r#"Destinations { inner_origin: "https://[::1]:8080", pass_others: false }"#,
+        ),
+        (
+            Destinations::danger_trust_inner(),
+            "Destinations { danger_trust_inner: true, pass_others: false }",
+        ),
+    ] {
+        assert_eq!(format!("{destinations:?}"), shown);
+    }
+}
+
+#[test]
 fn a_trailing_slash_in_a_pattern_changes_nothing() {
     let run = only([
         "https://*.run.app/",

@@ -7,12 +7,14 @@
 #![allow(dead_code, unused_imports, unreachable_pub)]
 
 pub mod child;
+pub mod clients;
 pub mod crypto;
 pub mod fake_mds;
 pub mod folder;
 pub mod inner;
 pub mod jwt;
 pub mod script;
+pub mod stamped;
 pub mod tls;
 pub mod trace;
 pub mod troubles;
