@@ -123,24 +123,14 @@ fn extended() -> Request<()> {
     request
 }
 
-const APIS: [&str; 8] = [
-    "storage",
-    "pubsub",
-    "bigquery",
-    "spanner",
-    "logging",
-    "firestore",
-    "dns",
-    "iam",
-];
-
 /// Requests that go to so many origins in turn, as a client of several Google APIs makes them.
 fn origins(count: usize) -> impl FnMut() -> Request<()> {
-    let mut turn = APIS[..count].iter().cycle();
+    let names =
+        (0..count).map(|number| format!("https://api-{number:02}.googleapis.com/v1/some/thing"));
+    let mut turn = names.collect::<Vec<_>>().into_iter().cycle();
     move || {
         let mut request = get();
-        let name = turn.next().expect("it goes round");
-        let uri = format!("https://{name}.googleapis.com/v1/some/thing");
+        let uri = turn.next().expect("it goes round");
         *request.uri_mut() = uri.parse().expect("valid");
         request
     }
@@ -245,6 +235,7 @@ fn only(pattern: &str) -> Destinations {
 const BARE: &str = "bare";
 const BARE_IN_TURN: &str = "bare; two origins in turn";
 const BARE_EIGHT: &str = "bare; eight origins in turn";
+const BARE_SIXTEEN: &str = "bare; sixteen origins in turn";
 const BARE_WITH_HEADER: &str = "bare; the caller brings Authorization";
 const BARE_WITH_EXTENSION: &str = "bare; an extension of another type";
 const BARE_WITH_SCOPES: &str = "bare; scopes in the extensions";
@@ -283,6 +274,10 @@ const CASES: &[Case] = &[
     Case { name: BARE_EIGHT, over: BARE_EIGHT, build: || on(Sink, origins(8)) },
     Case { name: "eight origins in turn", over: BARE_EIGHT, build: || {
         on(layer().layer(Sink), origins(8))
+    } },
+    Case { name: BARE_SIXTEEN, over: BARE_SIXTEEN, build: || on(Sink, origins(16)) },
+    Case { name: "sixteen origins in turn", over: BARE_SIXTEEN, build: || {
+        on(layer().layer(Sink), origins(16))
     } },
     Case { name: "two origins in turn, 100 patterns", over: BARE_IN_TURN, build: || {
         on(layer().destinations(patterns(100)).layer(Sink), origins(2))

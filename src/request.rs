@@ -86,7 +86,7 @@ mod reqwest_types {
     use super::{
         AuthRequest, AuthResponse, Extensions, HeaderMap, OriginId, StatusCode, Target, sealed,
     };
-    use crate::destination::Scheme;
+    use crate::destination::TargetKind;
 
     /// What reqwest (0.13) uses as the URL of a response that was constructed by hand.
     const NO_URL: &str = "no.url.provided.local";
@@ -115,13 +115,13 @@ mod reqwest_types {
 
     #[inline]
     fn target_of(url: &Url) -> Target<'_> {
-        let scheme = match url.scheme() {
-            "https" => Scheme::Https,
-            "http" => Scheme::Http,
-            _ => Scheme::Other,
+        let kind = match url.scheme() {
+            "https" => TargetKind::Https,
+            "http" => TargetKind::Http,
+            _ => TargetKind::OtherScheme,
         };
         Target {
-            scheme,
+            kind,
             authority: url.authority(),
         }
     }

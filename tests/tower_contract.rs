@@ -909,7 +909,7 @@ async fn one_request(source: &Script, sent: i64, delay: Duration) -> (Passage, P
 }
 
 #[tokio::test(start_paused = true)]
-async fn with_a_healthy_source_no_delay_of_up_to_ten_seconds_delivers_an_expired_token() {
+async fn with_a_newer_token_within_3_s_no_delay_of_up_to_ten_seconds_delivers_an_expired_one() {
     // The last thirty seconds of life and one after it in quarters, and each millisecond around the
     // start of the guard.
     let steps = (-4..=120).map(|quarter| quarter * 250);

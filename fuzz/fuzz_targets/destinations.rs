@@ -12,6 +12,7 @@ use std::sync::LazyLock;
 
 use clients::{
     GOOGLE_APIS, HOSTS, JOINTS, PATTERNS, PORTS, Pattern, Place, SCHEMES, SUFFIXES, TAILS, V6,
+    is_plain,
 };
 use http::{Request, Uri};
 use libfuzzer_sys::fuzz_target;
@@ -62,7 +63,13 @@ fn check(patterns: &[&str], destinations: Destinations, uri: &str) {
         // Checked, and then remembered.
         for _ in 0..2 {
             let stamped = stamps(&mut service, Request::get(&uri).body(()).expect("valid"));
-            assert!(may(Place::of_hyper(&uri)) || !stamped, "{uri}");
+            let may = may(Place::of_hyper(&uri));
+            assert!(may || !stamped, "{uri}");
+            let authority = uri.authority().map_or("", |authority| authority.as_str());
+            assert!(
+                stamped || !may || !is_plain(authority) || !uri.path().starts_with('/'),
+                "{uri}"
+            );
             assert_eq!(destinations.check(&uri).is_ok(), stamped, "{uri}");
         }
         if let Err(error) = destinations.check(&uri) {

@@ -1,19 +1,19 @@
 //! Origins that the check has admitted, as they were written.
 //!
 //! A request that is written like an earlier one needs no check. What is compared is plain: the scheme
-//! and the whole authority. The check itself decides what comes in.
+//! and the whole authority, as text. The check itself decides what comes in.
 
 use std::sync::OnceLock;
 
 use arc_swap::ArcSwap;
 
-use super::origin::{OriginId, Scheme, Target};
+use super::origin::{OriginId, Target, TargetKind};
 
 /// The answers of the check for up to sixteen authorities.
 ///
-/// The first eight are kept for good, because what never changes is the cheapest to read. Whoever chooses
-/// the hosts of requests may fill them all. The program's own hosts then come into `recent`, where they
-/// can be pushed out, but come in again.
+/// The first eight are kept for good, because what never changes is the cheapest to read. If somebody else
+/// chooses the hosts of requests, those may fill all eight places. The program's own hosts are then kept
+/// in `recent`, and are added again after they were displaced.
 #[derive(Debug, Default)]
 #[repr(align(64))]
 pub(super) struct AdmittedOrigins {
@@ -24,7 +24,7 @@ pub(super) struct AdmittedOrigins {
 
 #[derive(Clone, Debug)]
 struct Admitted {
-    scheme: Scheme,
+    kind: TargetKind,
     authority: Box<str>,
     origin: OriginId,
 }
@@ -32,8 +32,9 @@ struct Admitted {
 const FIRST: usize = 8;
 const RECENT: usize = 8;
 
-/// One in so many of those that find `recent` full comes in. Otherwise hosts that come once would push
-/// out those that come often, and a client of many hosts would exchange the list with every request.
+/// When `recent` is full, one in 16 new authorities replaces the oldest. So hosts that are used once rarely
+/// displace those that are used often, and a client of many hosts does not replace the list with every
+/// request.
 const ONE_IN: usize = 16;
 
 /// Longer than a DNS name with a port. Only an authority that nobody could read is longer.
@@ -65,6 +66,12 @@ impl AdmittedOrigins {
         found.map(|admitted| admitted.origin)
     }
 
+    #[cfg(test)]
+    pub(super) fn len(&self) -> usize {
+        let first = self.first.iter().filter(|place| place.get().is_some());
+        first.count() + self.recent.load().len()
+    }
+
     /// The check has admitted `target`.
     #[cold]
     pub(super) fn insert(&self, target: &Target<'_>, origin: OriginId) {
@@ -72,13 +79,15 @@ impl AdmittedOrigins {
             return;
         }
         let mut admitted = Admitted {
-            scheme: target.scheme,
+            kind: target.kind,
             authority: target.authority.into(),
             origin,
         };
         for place in &self.first {
             match place.set(admitted) {
                 Ok(()) => return,
+                // Another thread may have added the same authority since it was not found.
+                Err(_) if place.get().is_some_and(|kept| kept.is(target)) => return,
                 Err(back) => admitted = back,
             }
         }
@@ -87,6 +96,7 @@ impl AdmittedOrigins {
         }
         self.recent.rcu(|recent| {
             let mut recent = Vec::clone(recent);
+            recent.retain(|kept| !kept.is(target));
             if recent.len() == RECENT {
                 recent.remove(0);
             }
@@ -99,6 +109,6 @@ impl AdmittedOrigins {
 impl Admitted {
     #[inline]
     fn is(&self, target: &Target<'_>) -> bool {
-        self.scheme == target.scheme && *self.authority == *target.authority
+        self.kind == target.kind && *self.authority == *target.authority
     }
 }

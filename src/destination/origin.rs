@@ -1,7 +1,7 @@
 //! An origin: scheme, host and port.
 //!
 //! One parser reads every authority, that of a request as well as that of a pattern. What it accepts,
-//! every client reads in the same way; what two clients could read differently is a [`Fault`].
+//! `http::Uri` and `url::Url` read in the same way. What two parsers could read differently is an error.
 
 use std::{
     borrow::Cow,
@@ -14,21 +14,26 @@ use std::{
 use http::{Method, Uri, uri::Authority};
 
 /// Where a request says that it goes.
-#[derive(Debug)]
+#[derive(Clone, Copy, Debug)]
 pub struct Target<'a> {
-    pub(crate) scheme: Scheme,
+    pub(crate) kind: TargetKind,
     /// Empty where there is none.
     pub(crate) authority: &'a str,
 }
 
+/// Only a target of the first two kinds has an origin.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) enum Scheme {
+pub(crate) enum TargetKind {
     Https,
     Http,
-    Other,
-    Missing,
-    /// The method is CONNECT: whoever answers is asked for a tunnel, and need not be the URI's origin.
-    Tunnel,
+    OtherScheme,
+    NoScheme,
+    /// Written out, the URI would be read as one to another host: its path goes on where the host ends,
+    /// or begins with two slashes where a host is missing. `http` builds such URIs from parts.
+    OddPath,
+    /// The method is CONNECT, whose answer comes from a proxy, or TRACE, whose answer repeats the token. A
+    /// client must not send credentials with TRACE (RFC 9110, section 9.3.8).
+    UnfitMethod,
 }
 
 /// An origin in its canonical form: two spellings of one origin are equal.
@@ -49,8 +54,8 @@ pub(super) enum Host<'a> {
 
 /// A number for the origin that a request goes to. A 401 is attributed to it.
 ///
-/// Equal for equal origins. If two origins have the same number, the only cost is that they share a
-/// wait.
+/// Equal for equal origins. A collision costs at most a wait: a 401 from one origin then counts for the
+/// other as well.
 pub(crate) type OriginId = NonZeroU64;
 
 /// Stands for every request whose origin cannot be read. Only
@@ -59,7 +64,7 @@ const UNREADABLE: OriginId = OriginId::MIN;
 
 /// Why an origin cannot be read, and at which byte of the authority.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(super) struct Fault {
+pub(super) struct OriginError {
     pub(super) reason: &'static str,
     pub(super) at: Option<usize>,
 }
@@ -68,27 +73,33 @@ impl<'a> Target<'a> {
     /// Slices of the URI itself: `Uri::host` would parse it again.
     #[inline]
     pub(crate) fn of(uri: &'a Uri) -> Self {
-        Self {
-            scheme: match uri.scheme_str() {
-                Some("https") => Scheme::Https,
-                Some("http") => Scheme::Http,
-                Some(_) => Scheme::Other,
-                None => Scheme::Missing,
-            },
-            authority: uri.authority().map_or("", Authority::as_str),
-        }
+        // Not `Uri::path`, which looks for the query as well.
+        let path = || uri.path_and_query().map(|path| path.as_str().as_bytes());
+        let unless_odd = |kind| match path() {
+            Some([b'/' | b'?', ..]) => kind,
+            _ => TargetKind::OddPath,
+        };
+        let authority = uri.authority().map_or("", Authority::as_str);
+        let kind = match uri.scheme_str() {
+            Some("https") => unless_odd(TargetKind::Https),
+            Some("http") => unless_odd(TargetKind::Http),
+            Some(_) => TargetKind::OtherScheme,
+            None if matches!(path(), Some([b'/', b'/' | b'\\', ..])) => TargetKind::OddPath,
+            None => TargetKind::NoScheme,
+        };
+        Self { kind, authority }
     }
 
     #[inline]
     pub(crate) fn with_method(mut self, method: &Method) -> Self {
-        if *method == Method::CONNECT {
-            self.scheme = Scheme::Tunnel;
+        if matches!(*method, Method::CONNECT | Method::TRACE) {
+            self.kind = TargetKind::UnfitMethod;
         }
         self
     }
 
     pub(super) fn is_without_origin(&self) -> bool {
-        self.scheme == Scheme::Missing && self.authority.is_empty()
+        self.kind == TargetKind::NoScheme && self.authority.is_empty()
     }
 
     pub(crate) fn origin_id(&self) -> OriginId {
@@ -97,58 +108,51 @@ impl<'a> Target<'a> {
 }
 
 impl<'a> Origin<'a> {
-    pub(super) fn of(target: &Target<'a>) -> Result<Self, Fault> {
-        let secure = match target.scheme {
-            Scheme::Tunnel => {
-                return Err(Fault::of_request(
-                    "a CONNECT request asks a proxy for a tunnel, and the proxy would read the token",
-                ));
+    pub(super) fn of(target: &Target<'a>) -> Result<Self, OriginError> {
+        let reason = match target.kind {
+            TargetKind::UnfitMethod => {
+                "CONNECT and TRACE requests carry no token: a proxy would read it, or the answer repeat it"
+            }
+            TargetKind::OddPath => {
+                "with its path, the request's URI could be read as one to another host"
             }
             _ if target.authority.is_empty() => {
-                return Err(Fault::of_request(
-                    "the request's URI has no host at this level; for a client that adds its origin \
-                     inside (such as a tonic Channel), name it with Destinations::inner_origin",
-                ));
+                "the request's URI has no host at this level; for a client that adds its origin inside \
+                 (such as a tonic Channel), name it with Destinations::inner_origin"
             }
-            Scheme::Https => true,
-            Scheme::Http => false,
-            Scheme::Missing => {
-                return Err(Fault::of_request("the request's URI has no scheme"));
-            }
-            Scheme::Other => {
-                return Err(Fault::of_request(
-                    "only https, or http where a pattern says so, is allowed",
-                ));
-            }
+            TargetKind::Https => return Self::parse(true, target.authority),
+            TargetKind::Http => return Self::parse(false, target.authority),
+            TargetKind::NoScheme => "the request's URI has no scheme",
+            TargetKind::OtherScheme => "only https, or http where a pattern says so, is allowed",
         };
-        Self::parse(secure, target.authority)
+        Err(OriginError { reason, at: None })
     }
 
     /// Parses `host[:port]`.
-    pub(super) fn parse(secure: bool, authority: &'a str) -> Result<Self, Fault> {
-        Self::parse_host_and_port(secure, authority).map_err(|fault| match authority.find('@') {
-            // Neither a host nor a port has one, so there is a fault already, but this is the reason.
-            Some(at) => Fault::at(at, "user information has no place in an origin"),
-            None => fault,
+    pub(super) fn parse(secure: bool, authority: &'a str) -> Result<Self, OriginError> {
+        Self::parse_host_and_port(secure, authority).map_err(|error| match authority.find('@') {
+            // Neither a host nor a port can have one. This says why there is an error, not whether.
+            Some(at) => OriginError::at(at, "user information has no place in an origin"),
+            None => error,
         })
     }
 
-    fn parse_host_and_port(secure: bool, authority: &'a str) -> Result<Self, Fault> {
+    fn parse_host_and_port(secure: bool, authority: &'a str) -> Result<Self, OriginError> {
         let (host, end) = match authority.strip_prefix('[') {
             None => Host::parse_until_colon(authority)?,
             Some(rest) => {
                 let Some((address, _)) = rest.split_once(']') else {
-                    return Err(Fault::at(0, "the bracket is not closed"));
+                    return Err(OriginError::at(0, "the bracket is not closed"));
                 };
                 let Ok(parsed) = address.parse() else {
-                    return Err(Fault::at(1, "the brackets must hold an IPv6 address"));
+                    return Err(OriginError::at(1, "the brackets must hold an IPv6 address"));
                 };
                 (Host::V6(parsed), "[]".len() + address.len())
             }
         };
         let port = match authority.get(end..) {
             None | Some("") => default_port(secure),
-            Some(port) => parse_port(port).ok_or(Fault::at(
+            Some(port) => parse_port(port).ok_or(OriginError::at(
                 end,
                 "expected nothing, or a colon and a port from 1 to 65535",
             ))?,
@@ -187,32 +191,32 @@ impl<'a> Origin<'a> {
 
 impl<'a> Host<'a> {
     /// Parses a DNS name or an IPv4 address, and nothing else.
-    pub(super) fn parse(text: &'a str) -> Result<Self, Fault> {
+    pub(super) fn parse(text: &'a str) -> Result<Self, OriginError> {
         match Self::parse_until_colon(text)? {
             (host, end) if end == text.len() => Ok(host),
-            (_, end) => Err(Fault::at(end, NO_HOST_CHARACTER)),
+            (_, end) => Err(OriginError::at(end, NO_HOST_CHARACTER)),
         }
     }
 
     /// Parses a DNS name or an IPv4 address at the start of an authority. Returns where it ends: at a
     /// colon, or with the text.
-    fn parse_until_colon(authority: &'a str) -> Result<(Self, usize), Fault> {
+    fn parse_until_colon(authority: &'a str) -> Result<(Self, usize), OriginError> {
         let (mut label, mut end, mut is_lower) = (0, 0, true);
         for byte in authority.bytes() {
             if !is_plain(byte) {
                 match byte {
-                    b'.' if label == end => return Err(Fault::at(end, "a label is empty")),
+                    b'.' if label == end => return Err(OriginError::at(end, "a label is empty")),
                     b'.' => label = end + 1,
                     b'A'..=b'Z' => is_lower = false,
                     b':' => break,
-                    _ => return Err(Fault::at(end, NO_HOST_CHARACTER)),
+                    _ => return Err(OriginError::at(end, NO_HOST_CHARACTER)),
                 }
             }
             end += 1;
         }
         let host = authority.get(..end).unwrap_or_default();
         if label == end {
-            return Err(Fault::at(
+            return Err(OriginError::at(
                 end,
                 match end {
                     0 => "the host is missing",
@@ -224,7 +228,7 @@ impl<'a> Host<'a> {
             // Resolvers read `127.1`, `0x7f.0.0.1` and `2130706433` as addresses too.
             return match host.parse() {
                 Ok(address) => Ok((Self::V4(address), end)),
-                Err(_) => Err(Fault::at(
+                Err(_) => Err(OriginError::at(
                     0,
                     "a host that ends in a number must be four decimal numbers",
                 )),
@@ -241,7 +245,7 @@ impl<'a> Host<'a> {
 /// True for what labels are made of, in lower case. Private names have underscores.
 #[inline]
 fn is_plain(byte: u8) -> bool {
-    // A table: comparing each byte with ranges takes twice as many instructions.
+    // A table, because comparing with ranges takes longer (`benches/instructions`: `pass_others`).
     const PLAIN: [bool; 256] = {
         let mut plain = [false; 256];
         let mut byte = 0;
@@ -280,20 +284,16 @@ pub(super) fn default_port(secure: bool) -> u16 {
     if secure { HTTPS_PORT } else { HTTP_PORT }
 }
 
-impl Fault {
+impl OriginError {
     pub(super) fn at(at: usize, reason: &'static str) -> Self {
         Self {
             reason,
             at: Some(at),
         }
     }
-
-    fn of_request(reason: &'static str) -> Self {
-        Self { reason, at: None }
-    }
 }
 
-impl fmt::Display for Fault {
+impl fmt::Display for OriginError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(self.reason)?;
         match self.at {

@@ -2,7 +2,10 @@
 
 use std::{borrow::Cow, fmt};
 
-use super::origin::{Fault, Host, Origin, default_port, write_origin};
+use super::{
+    METADATA_SERVER,
+    origin::{Host, Origin, OriginError, default_port, write_origin},
+};
 use crate::config_error::ConfigError;
 
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -66,7 +69,8 @@ impl Pattern {
             Some(domain) => (start + WILDCARD.len(), domain, true),
             None => (start, authority, false),
         };
-        let origin = Origin::parse(secure, authority).map_err(|fault| text.fault(start, fault))?;
+        let origin =
+            Origin::parse(secure, authority).map_err(|error| text.unreadable(start, error))?;
         text.check_name(start, &origin.host)?;
         if is_wildcard {
             let suffix = format!(".{}", text.domain(start, &origin.host)?).into();
@@ -78,7 +82,7 @@ impl Pattern {
             });
         }
         if origin.is_metadata_server() {
-            return Err(text.wrong_at(start, "the metadata server is never a destination"));
+            return Err(text.wrong_at(start, METADATA_SERVER));
         }
         Ok(Self::Exactly(origin.into_owned()))
     }
@@ -103,7 +107,8 @@ impl Pattern {
                 suffix,
                 port,
             } => {
-                let is_below = |name: &str| name.len() > suffix.len() && name.ends_with(&**suffix);
+                // No name begins with a dot, so there is a label before the suffix.
+                let is_below = |name: &str| name.ends_with(&**suffix);
                 *secure == origin.secure
                     && *port == origin.port
                     && matches!(&origin.host, Host::Name(name) if is_below(name))
@@ -115,7 +120,7 @@ impl Pattern {
 /// A domain name of at least two labels, in canonical form.
 pub(super) fn parse_domain(what: &'static str, given: &str) -> Result<String, ConfigError> {
     let text = Text { what, given };
-    let host = Host::parse(given).map_err(|fault| text.fault(0, fault))?;
+    let host = Host::parse(given).map_err(|error| text.unreadable(0, error))?;
     text.check_name(0, &host)?;
     text.domain(0, &host).map(str::to_owned)
 }
@@ -137,16 +142,16 @@ impl Text<'_> {
         self.wrong(reason).at(before.chars().count())
     }
 
-    /// There is a fault in the authority that starts at this byte.
-    fn fault(&self, start: usize, fault: Fault) -> ConfigError {
-        let at = start + fault.at.unwrap_or_default();
+    /// The authority that starts at this byte cannot be read.
+    fn unreadable(&self, start: usize, error: OriginError) -> ConfigError {
+        let at = start + error.at.unwrap_or_default();
         let odd = self.given.get(at..).and_then(|rest| rest.chars().next());
         let reason = match odd {
             Some('*') => {
                 "a wildcard stands for whole labels, once, in front: https://*.example.com"
             }
             Some(c) if !c.is_ascii() => "write an international name in its ASCII form (xn--…)",
-            _ => fault.reason,
+            _ => error.reason,
         };
         self.wrong_at(at, reason)
     }
@@ -178,10 +183,9 @@ impl Text<'_> {
     fn domain<'a>(&self, start: usize, host: &'a Host<'_>) -> Result<&'a str, ConfigError> {
         match host {
             Host::Name(domain) if domain.contains('.') => Ok(domain),
-            Host::Name(_) => Err(self.wrong_at(
-                start,
-                "expected at least two labels: one would be everybody's, as in *.com",
-            )),
+            Host::Name(_) => {
+                Err(self.wrong_at(start, "expected a domain name of at least two labels"))
+            }
             Host::V4(_) | Host::V6(_) => {
                 Err(self.wrong_at(start, "expected a domain name, not an address"))
             }

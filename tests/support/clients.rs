@@ -1,7 +1,7 @@
 //! Where a client connects to, by its own reading of a URI; and what URIs are made of.
 //!
-//! The judge of the destination check, in `tests/destinations.rs` and in the fuzz target `destinations`. So it
-//! asks `http::Uri` and `url::Url` what the clients ask them, and the crate nothing.
+//! Expected results for the destination check, for `tests/destinations.rs` and for the fuzz target
+//! `destinations`. They come from `http::Uri` and `url::Url`, which the clients use, and never from the crate.
 
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
 
@@ -101,6 +101,25 @@ fn without_brackets(host: &str) -> &str {
         .unwrap_or(host)
 }
 
+/// True for an authority that is plainly a name or an address, with or without a port.
+pub fn is_plain(authority: &str) -> bool {
+    let (host, port) = match authority.rsplit_once(':') {
+        Some((host, port)) if !port.ends_with(']') => (host, port),
+        _ => (authority, "443"),
+    };
+    let is_label = |label: &str| {
+        let plain = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_');
+        let edges = label.starts_with('-') || label.ends_with('-');
+        !label.is_empty() && !edges && label.bytes().all(plain)
+    };
+    let last = host.rsplit('.').next().unwrap_or_default();
+    let is_name = host.split('.').all(is_label) && last.bytes().all(|b| b.is_ascii_alphabetic());
+    let is_v4 = host.parse::<Ipv4Addr>().is_ok();
+    let is_v6 =
+        without_brackets(host) != host && without_brackets(host).parse::<Ipv6Addr>().is_ok();
+    (is_name || is_v4 || is_v6) && ["80", "443", "8080"].contains(&port)
+}
+
 pub const GOOGLE_APIS: [&str; 2] = ["https://googleapis.com", "https://*.googleapis.com"];
 
 pub const PATTERNS: [&str; 8] = [
@@ -178,7 +197,7 @@ pub const PORTS: [&str; 14] = [
     ":443:443",
 ];
 
-pub const TAILS: [&str; 7] = [
+pub const TAILS: [&str; 10] = [
     "",
     "/",
     "/x",
@@ -186,4 +205,7 @@ pub const TAILS: [&str; 7] = [
     "/@.googleapis.com",
     "#x",
     "\\@evil.com",
+    "*",
+    "@evil.com/x",
+    ".evil.com",
 ];
