@@ -130,32 +130,28 @@ impl<'a> Origin<'a> {
 
     /// Parses `host[:port]`.
     pub(super) fn parse(secure: bool, authority: &'a str) -> Result<Self, OriginError> {
-        Self::parse_host_and_port(secure, authority).map_err(|error| match authority.find('@') {
-            // Neither a host nor a port can have one. This says why there is an error, not whether.
-            Some(at) => OriginError::at(at, "user information has no place in an origin"),
-            None => error,
-        })
-    }
-
-    fn parse_host_and_port(secure: bool, authority: &'a str) -> Result<Self, OriginError> {
+        let error = |at, reason| OriginError::new(authority, at, reason);
         let (host, end) = match authority.strip_prefix('[') {
             None => Host::parse_until_colon(authority)?,
             Some(rest) => {
                 let Some((address, _)) = rest.split_once(']') else {
-                    return Err(OriginError::at(0, "the bracket is not closed"));
+                    return Err(error(0, "the bracket is not closed"));
                 };
                 let Ok(parsed) = address.parse() else {
-                    return Err(OriginError::at(1, "the brackets must hold an IPv6 address"));
+                    return Err(error(1, "the brackets must hold an IPv6 address"));
                 };
                 (Host::V6(parsed), "[]".len() + address.len())
             }
         };
         let port = match authority.get(end..) {
             None | Some("") => default_port(secure),
-            Some(port) => parse_port(port).ok_or(OriginError::at(
-                end,
-                "expected nothing, or a colon and a port from 1 to 65535",
-            ))?,
+            Some(port) => match parse_port(port) {
+                Some(port) => port,
+                None => {
+                    let reason = "expected nothing, or a colon and a port from 1 to 65535";
+                    return Err(error(end, reason));
+                }
+            },
         };
         Ok(Self { secure, host, port })
     }
@@ -194,29 +190,30 @@ impl<'a> Host<'a> {
     pub(super) fn parse(text: &'a str) -> Result<Self, OriginError> {
         match Self::parse_until_colon(text)? {
             (host, end) if end == text.len() => Ok(host),
-            (_, end) => Err(OriginError::at(end, NO_HOST_CHARACTER)),
+            (_, end) => Err(OriginError::new(text, end, NO_HOST_CHARACTER)),
         }
     }
 
     /// Parses a DNS name or an IPv4 address at the start of an authority. Returns where it ends: at a
     /// colon, or with the text.
     fn parse_until_colon(authority: &'a str) -> Result<(Self, usize), OriginError> {
+        let error = |at, reason| OriginError::new(authority, at, reason);
         let (mut label, mut end, mut is_lower) = (0, 0, true);
         for byte in authority.bytes() {
             if !is_plain(byte) {
                 match byte {
-                    b'.' if label == end => return Err(OriginError::at(end, "a label is empty")),
+                    b'.' if label == end => return Err(error(end, "a label is empty")),
                     b'.' => label = end + 1,
                     b'A'..=b'Z' => is_lower = false,
                     b':' => break,
-                    _ => return Err(OriginError::at(end, NO_HOST_CHARACTER)),
+                    _ => return Err(error(end, NO_HOST_CHARACTER)),
                 }
             }
             end += 1;
         }
         let host = authority.get(..end).unwrap_or_default();
         if label == end {
-            return Err(OriginError::at(
+            return Err(error(
                 end,
                 match end {
                     0 => "the host is missing",
@@ -228,7 +225,7 @@ impl<'a> Host<'a> {
             // Resolvers read `127.1`, `0x7f.0.0.1` and `2130706433` as addresses too.
             return match host.parse() {
                 Ok(address) => Ok((Self::V4(address), end)),
-                Err(_) => Err(OriginError::at(
+                Err(_) => Err(error(
                     0,
                     "a host that ends in a number must be four decimal numbers",
                 )),
@@ -285,7 +282,14 @@ pub(super) fn default_port(secure: bool) -> u16 {
 }
 
 impl OriginError {
-    pub(super) fn at(at: usize, reason: &'static str) -> Self {
+    /// Something is wrong at this byte. If there is an `@`, that is the reason: neither a host nor a port
+    /// can have one.
+    #[cold]
+    fn new(authority: &str, at: usize, reason: &'static str) -> Self {
+        let (at, reason) = match authority.find('@') {
+            Some(at) => (at, "user information has no place in an origin"),
+            None => (at, reason),
+        };
         Self {
             reason,
             at: Some(at),
