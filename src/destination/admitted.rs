@@ -37,7 +37,7 @@ const RECENT: usize = 8;
 /// request.
 const ONE_IN: usize = 16;
 
-/// Longer than a DNS name with a port. Only an authority that nobody could read is longer.
+/// Longer than a DNS name with a port. A longer authority cannot be looked up.
 const LONGEST: usize = 264;
 
 impl AdmittedOrigins {

@@ -395,9 +395,7 @@ fn place(target: &Target<'_>) -> String {
     // What looks like a port may be a password that ended at a slash.
     let host = match host.rsplit_once(':') {
         Some((host, port))
-            if !port
-                .bytes()
-                .all(|byte| byte.is_ascii_digit() || byte == b']') =>
+            if !port.ends_with(']') && !port.bytes().all(|byte| byte.is_ascii_digit()) =>
         {
             format!("{host}:…")
         }

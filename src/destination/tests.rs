@@ -499,6 +499,14 @@ fn s140_a_path_that_goes_on_where_the_host_ends_is_refused() {
 }
 
 #[test]
+fn a_refused_address_is_shown_whole() {
+    for host in ["[2001:db8::ab]", "[2001:db8::ab]:8443", "[::ffff:1.2.3.4]"] {
+        let text = refusal_of(&google(), &format!("https://{host}/"));
+        assert!(text.contains(&format!("https://{host}: ")), "{text}");
+    }
+}
+
+#[test]
 fn a_password_that_looks_like_a_port_is_not_repeated() {
     let text = refusal_of(&google(), "https://svc:hunter2/x@storage.googleapis.com");
     assert!(
